@@ -1,0 +1,1 @@
+"""Where the facts about callers come from."""

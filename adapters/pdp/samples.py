@@ -1,0 +1,95 @@
+"""Questions of every kind that the gateway asks, to see whether a policy can be evaluated at all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Final, TypeAlias
+
+from gateway.ports import Entrypoint
+
+Sample: TypeAlias = tuple[str, Entrypoint, Mapping[str, object]]
+
+_KINDS: Final[Mapping[str, tuple[str, ...]]] = {
+    "mcp_server": (
+        "mcp.initialize",
+        "mcp.discover",
+        "mcp.tools.list",
+        "mcp.prompts.list",
+        "mcp.resources.list",
+        "mcp.templates.list",
+    ),
+    "tool": ("mcp.tools.call",),
+    "prompt": ("mcp.prompts.get", "mcp.completion.complete"),
+    "mcp_resource": ("mcp.resources.read", "mcp.resources.subscribe", "mcp.subscriptions.listen"),
+    "model": ("mcp.sampling.create", "model.call"),
+    "elicitation": ("mcp.elicitation.create",),
+    "mcp_task": ("mcp.tasks.get",),
+    "agent": ("a2a.card.read", "a2a.message.send"),
+    "a2a_task": ("a2a.tasks.get",),
+    "memory": ("memory.read", "memory.write"),
+    "sandbox": ("sandbox.exec",),
+    "endpoint": ("egress.connect",),
+}
+
+_PHASES: Final[tuple[tuple[str, Entrypoint], ...]] = (
+    ("request", "decision"),
+    ("response", "decision"),
+    ("list", "visible"),
+)
+
+
+def question(action: str, kind: str, phase: str, *, known: bool) -> dict[str, object]:
+    """One question (policy contract, "Question"); `known` says whether anything is known of caller and call."""
+    properties: dict[str, object] = {"upstream": "sample", "name": "sample", "arguments": {}, "truncated": False}
+    if known:
+        properties |= {
+            "arguments": {"path": "a/b", "sql": "SELECT 1", "limit": 3, "list": ["a"], "nested": {"a": None}}
+        }
+        properties |= {"catalog": {"labels": ["pii"], "risk": "high", "pinned": True}, "hints": {"readOnlyHint": True}}
+    if phase == "response":
+        properties["result"] = {"bytes": 12, "kinds": ["text"], "labels": [], "is_error": False}
+    if phase == "list":
+        properties["candidates"] = [{"type": kind, "id": "sample/sample", "properties": dict(properties)}]
+    return {
+        "schema": "interlock.input/1",
+        "phase": phase,
+        "subject": _subject(known=known),
+        "action": {"name": action, "properties": {"protocol": "mcp", "protocol_version": "2026-07-28", "method": "x"}},
+        "resource": {"type": kind, "id": "sample/sample", "properties": properties},
+        "context": _context(known=known),
+    }
+
+
+def _subject(*, known: bool) -> dict[str, object]:
+    if not known:
+        return {
+            "type": "anonymous",
+            "id": "",
+            "properties": {"tenant": "", "roles": [], "scopes": [], "delegation": []},
+        }
+    facts = {"tenant": "acme", "roles": ["analyst", "admin"], "scopes": ["mcp:tools"], "delegation": ["user:ana"]}
+    return {
+        "type": "agent",
+        "id": "agent:a",
+        "properties": {**facts, "on_behalf_of": {"type": "user", "id": "user:ana"}},
+    }
+
+
+def _context(*, known: bool) -> dict[str, object]:
+    facts: dict[str, object] = {"time_ns": 1_700_000_000_000_000_000, "request_id": "r", "trace_id": "t", "env": "dev"}
+    if known:
+        facts |= {"session": {"id": "s", "calls": 7, "labels": ["untrusted"]}, "rate": {"calls_1m": 7}, "findings": []}
+        facts |= {"budget": {"spent_usd": 1.25, "tokens": 1200}, "network": {"ip": "127.0.0.1"}}
+        facts |= {"supported_obligations": ["redact"], "approval": {"id": "a", "approvers": ["user:bo"]}}
+    return facts
+
+
+def _samples() -> Iterator[Sample]:
+    for kind, actions in _KINDS.items():
+        for action in actions:
+            for phase, entrypoint in _PHASES:
+                for known in (True, False):
+                    yield f"{action}, phase {phase}", entrypoint, question(action, kind, phase, known=known)
+
+
+SAMPLES: Final = tuple(_samples())

@@ -1,0 +1,144 @@
+"""A call on a legacy upstream that asks back in its middle, cut into rounds for a client that cannot be asked live.
+
+The upstream's request stays open ("parked") while the client gathers the answer and calls again (MCP 2026-07-28,
+patterns/mrtr). Only the principal whose call it was can take it up, for the same call, within its time.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import anyio
+from anyio.abc import TaskGroup
+
+from adapters.upstreams.mcp.link import Link, Object, Request
+from gateway.errors import InvalidCall, QuotaExceeded, UpstreamUnavailable
+from gateway.ports import Relay
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One question of the upstream's; `method` and `params` as it put them, `key` ours."""
+
+    key: str
+    method: str
+    params: Object
+
+
+class Turn:
+    """One request to a legacy upstream, from its start to its answer, over any number of questions."""
+
+    def __init__(self, link: Link, request: Request) -> None:
+        self._link = link
+        self._request = request
+        self._steps, self._next = anyio.create_memory_object_stream[Question | Object](8)
+        self._replies: dict[str, tuple[Question, anyio.Event, list[Object]]] = {}
+        self._scope = anyio.CancelScope()
+        self._failure: Exception | None = None
+        self.screened: set[str] = set()
+        """Keys of the questions that policy has let through to the client."""
+        self.relay: Relay | None = None
+        """The client's side of the round that runs now; `None` while parked."""
+
+    async def run(self) -> None:
+        """Carry the request through. To be run in a task group that outlives the rounds."""
+        with self._scope, self._steps:
+            try:
+                response = await self._link.request(self._request, self._told, self._asked)
+            except Exception as exc:  # noqa: BLE001  # whatever it is, it is raised in the round that waits for it
+                self._failure = exc
+                return
+            await self._steps.send(response)
+
+    async def step(self) -> Question | Object:
+        """The next question or the response. Raises what the request raised."""
+        try:
+            return await self._next.receive()
+        except anyio.EndOfStream:
+            if self._failure is not None:
+                raise self._failure from None
+            raise UpstreamUnavailable("the parked call ended; start it again") from None
+
+    def cancel(self) -> None:
+        """Give the upstream's request up; the upstream is told."""
+        self._scope.cancel()
+
+    def answer(self, key: str, reply: Object) -> bool:
+        """Answer one open question; false when there is none of that key."""
+        waiting = self._replies.pop(key, None)
+        if waiting is None:
+            return False
+        waiting[2].append(reply)
+        waiting[1].set()
+        return True
+
+    @property
+    def open_questions(self) -> dict[str, Question]:
+        """What still waits for an answer, by key."""
+        return {key: question for key, (question, _, _) in self._replies.items()}
+
+    async def _told(self, method: str, params: Object) -> None:
+        if self.relay is not None:
+            await self.relay.notify(method, params)
+
+    async def _asked(self, method: str, params: Object) -> Object:
+        key = f"q{secrets.token_hex(4)}"
+        question, answered, replies = Question(key, method, params), anyio.Event(), list[Object]()
+        self._replies[key] = (question, answered, replies)
+        await self._steps.send(question)
+        await answered.wait()
+        return replies[0]
+
+
+@dataclass(slots=True)
+class _Parked:
+    owner: str
+    digest: str
+    turn: Turn
+    deadline: float
+
+
+@dataclass(slots=True)
+class ParkingLot:
+    """Turns that wait for their client to come back. Bounded per owner; one that is not fetched in time is ended."""
+
+    group: TaskGroup
+    ttl_s: float
+    max_per_owner: int
+    monotonic: Callable[[], float] = time.monotonic
+    _parked: dict[str, _Parked] = field(default_factory=dict)
+
+    def park(self, turn: Turn, owner: str, digest: str) -> str:
+        """Keep a turn, and say under which id. Raises `QuotaExceeded` when the owner has too many."""
+        self.expire()
+        if sum(parked.owner == owner for parked in self._parked.values()) >= self.max_per_owner:
+            turn.cancel()
+            words = f"you have {self.max_per_owner} calls that wait for input; answer or abandon some first"
+            raise QuotaExceeded(words, retry_after_s=int(self.ttl_s))
+        parked_id = secrets.token_urlsafe(18)
+        self._parked[parked_id] = _Parked(owner, digest, turn, self.monotonic() + self.ttl_s)
+        turn.relay = None
+        return parked_id
+
+    def take(self, parked_id: str, owner: str, digest: str) -> Turn:
+        """Fetch a turn back, once. Raises `InvalidCall` when it is not there for this owner and call."""
+        self.expire()
+        parked = self._parked.get(parked_id)
+        if parked is None or parked.owner != owner or parked.digest != digest:
+            raise InvalidCall("the call that waited for this input is over; start it again without requestState")
+        del self._parked[parked_id]
+        return parked.turn
+
+    def expire(self) -> None:
+        """End the turns whose time is up."""
+        now = self.monotonic()
+        for parked_id, parked in list(self._parked.items()):
+            if parked.deadline <= now:
+                del self._parked[parked_id]
+                parked.turn.cancel()
+
+    def __len__(self) -> int:
+        return len(self._parked)

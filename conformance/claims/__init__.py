@@ -1,0 +1,1 @@
+"""What Interlock claims of the protocol, by revision of the specification, each claim with where it is written."""

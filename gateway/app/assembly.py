@@ -1,0 +1,238 @@
+"""Puts the parts of a gateway together, and takes them apart again in the right order."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from itertools import count
+from typing import Final
+from urllib.parse import urlsplit
+
+import anyio
+from anyio.abc import TaskGroup
+
+from adapters.stores.sql import SqlStore, open_store
+from gateway.app.endpoints import Front, Parts
+from gateway.app.identification import open_identification
+from gateway.app.policy import ActivePolicy, open_engine
+from gateway.app.reloading import Reloader
+from gateway.app.telemetry import export_telemetry
+from gateway.app.upstreams import UpstreamFactory
+from gateway.app.views import Seen, views_of
+from gateway.audit.journal import Journal, RecordSink
+from gateway.audit.log import AuditLog, LogLimits
+from gateway.authz.authz import Authz
+from gateway.config.tree import Settings
+from gateway.errors import InterlockError
+from gateway.events import Events
+from gateway.identity.identifier import Identification
+from gateway.identity.keyring import KeyRing
+from gateway.identity.seal import Sealer
+from gateway.listeners.admin import admin_app
+from gateway.listeners.mcp.endpoint import Guards
+from gateway.listeners.mcp.methods import SUPPORTED_VERSIONS
+from gateway.listeners.mcp.sessions import Sessions
+from gateway.lister import SERVED, About, Lister
+from gateway.pipeline import Pipeline
+from gateway.ports import Upstream
+from gateway.registry import Registry
+from gateway.running import Running
+from gateway.telemetry import Metrics
+from gateway.types import Call
+
+log = logging.getLogger("interlock")
+
+VERSION: Final = "0.1.0"
+FOLLOW_S: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """A gateway that is up, for whoever serves it."""
+
+    url: str
+    front: Front
+    registry: Registry
+    running: Running
+    events: Events
+
+    def upstream_faults(self) -> dict[str, str]:
+        """Each upstream with the reason why it is down; empty when it is up."""
+        return {
+            state.name: state.down or ("" if state.catalog else "not connected yet")
+            for state in self.registry.snapshot.upstreams
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """What is opened first and closed last."""
+
+    settings: Settings
+    url: str
+    store: SqlStore
+    metrics: Metrics
+    journal: Journal
+    policy: ActivePolicy
+    identifier: Identification
+    keys: KeyRing
+    sealer: Sealer
+    group: TaskGroup
+
+
+@asynccontextmanager
+async def running_gateway(settings: Settings, port: int) -> AsyncIterator[Gateway]:
+    """Everything but the listening socket. Leaving the block ends it: upstreams stopped, records written."""
+    async with AsyncExitStack() as stack:
+        yield _assembled(await _opened(settings, port, stack))
+
+
+async def _opened(settings: Settings, port: int, stack: AsyncExitStack) -> Base:
+    url = settings.listen.public_url.rstrip("/") or _local_url(settings.listen.host, port)
+    store = await open_store(settings.state.address(), data_dir=settings.state.dir, clock_s=time.time)
+    stack.push_async_callback(store.aclose)
+    policy = ActivePolicy()
+    policy.activate(await open_engine(settings.policy))
+    stack.callback(policy.close)
+    metrics = Metrics()
+    sinks: list[RecordSink] = [metrics]
+    outer = await stack.enter_async_context(_ended_last())
+    await export_telemetry(settings.telemetry, metrics, sinks, outer, version=VERSION, upstreams=settings.upstreams)
+    journal = Journal(_open_log(settings, stack), sinks=sinks)
+    group = await stack.enter_async_context(_recorded(journal))
+    keys = KeyRing(store)
+    await keys.refresh()
+    identifier = await open_identification(settings, url, keys, group, stack)
+    sealer = Sealer([await store.secret("seal")], audience="interlock")
+    return Base(settings, url, store, metrics, journal, policy, identifier, keys, sealer, group)
+
+
+def _open_log(settings: Settings, stack: AsyncExitStack) -> AuditLog:
+    audit = settings.audit
+    limits = LogLimits(
+        checkpoint_s=audit.checkpoint_s,
+        segment_bytes=audit.segment_mb * 1024 * 1024,
+        retention_s=audit.retention_days * 86_400.0,
+    )
+    opened = AuditLog.open(settings.state.dir, limits=limits)
+    stack.callback(opened.close)
+    return opened
+
+
+@asynccontextmanager
+async def _ended_last() -> AsyncIterator[TaskGroup]:
+    async with anyio.create_task_group() as group:
+        try:
+            yield group
+        finally:
+            group.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def _recorded(journal: Journal) -> AsyncIterator[TaskGroup]:
+    """A task group whose tasks may record to their end: the journal outlives them."""
+    async with _ended_last() as outer:
+        await outer.start(journal.run)
+        async with _ended_last() as group:
+            yield group
+
+
+def _assembled(base: Base) -> Gateway:
+    registry, events = Registry(tuple(base.settings.upstreams)), Events()
+    factory = UpstreamFactory(registry, events, base.store, base.settings.limits, {})
+    running = Running(base.group, factory.make, lambda name: registry.down(name, "a fault in the gateway; see its log"))
+    events.on_unwatched(running.unwatched)
+    registry.on_change(factory.announce)
+    front = _front(base, registry, running, events)
+    running.apply(base.settings.upstreams)
+    reloader = Reloader(base.settings, base.policy, registry, running, front, events)
+    base.group.start_soon(reloader.run)
+    base.group.start_soon(_follow_store, base.keys, factory)
+    return Gateway(base.url, front, registry, running, events)
+
+
+def _front(base: Base, registry: Registry, running: Running, events: Events) -> Front:
+    settings, new_id = base.settings, id_maker()
+    parts = Parts(
+        registry=registry,
+        handler=_pipeline(base, registry, running, new_id),
+        identifier=base.identifier,
+        sealer=base.sealer,
+        sessions=Sessions(sealer=base.sealer, events=events, new_id=new_id, now_s=_now_s),
+        events=events,
+        guards=_guards(settings),
+        url=base.url,
+        new_id=new_id,
+        parked_ttl_s=int(settings.limits.parked_ttl_s),
+    )
+    issuers = tuple(issuer.issuer for issuer in settings.identity.issuers.values())
+    seen = Seen(base.url, issuers, registry, running, base.journal, base.metrics, base.policy)
+    front = Front(parts, admin_app(views_of(seen), base.identifier, parts.guards))
+    front.offer(tuple(settings.upstreams))
+    return front
+
+
+def _pipeline(base: Base, registry: Registry, running: Running, new_id: Callable[[], str]) -> Pipeline:
+    authz = Authz(
+        base.policy,
+        env=base.settings.telemetry.environment,
+        clock_ns=time.time_ns,
+        monotonic_ns=time.monotonic_ns,
+        new_id=new_id,
+        response_differs=base.policy.response_differs,
+    )
+    lister = Lister(
+        registry=registry,
+        chooser=authz,
+        cursors=base.sealer,
+        epoch=base.policy.list_epoch,
+        now_s=_now_s,
+        about=About("interlock", VERSION, SUPPORTED_VERSIONS),
+    )
+
+    def upstream_for(call: Call) -> Upstream:
+        return lister if call.method in SERVED else running.upstream_for(call)
+
+    return Pipeline(
+        identifier=base.identifier, authz=authz, upstream_for=upstream_for, trail=base.journal, new_id=new_id
+    )
+
+
+async def _follow_store(keys: KeyRing, factory: UpstreamFactory) -> None:
+    """Notice what another process (the command line) changed: keys at once, and pins that were accepted."""
+    while True:
+        await anyio.sleep(FOLLOW_S)
+        try:
+            if await keys.refresh():
+                await factory.judge_again()
+        except (InterlockError, TimeoutError) as exc:
+            log.warning("the state store did not answer: %s", exc)
+
+
+def _now_s() -> int:
+    return int(time.time())
+
+
+def id_maker() -> Callable[[], str]:
+    """Ids that no other process makes: a random prefix and a count."""
+    prefix, numbers = os.urandom(6).hex(), count(1)
+    return lambda: f"{prefix}-{next(numbers):x}"
+
+
+def _guards(settings: Settings) -> Guards:
+    listen = settings.listen
+    hosts = {host.lower() for host in listen.allowed_hosts}
+    if listen.public_url:
+        hosts.add(urlsplit(listen.public_url).netloc.lower())
+    if not listen.on_loopback and listen.host not in ("0.0.0.0", "::"):  # noqa: S104  # compared, not bound
+        hosts.add(listen.host.lower())
+    origins = frozenset(origin.lower().rstrip("/") for origin in listen.allowed_origins)
+    return Guards(listen.max_body_bytes, frozenset(hosts), origins, loopback=listen.on_loopback)
+
+
+def _local_url(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

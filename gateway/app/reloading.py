@@ -1,0 +1,82 @@
+"""Changes of the configuration while the gateway runs: all of one, or nothing of it."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import aclosing
+from typing import Final
+
+from adapters.pdp.bundle import PolicyRefused
+from gateway.app.endpoints import Front
+from gateway.app.policy import ActivePolicy, open_engine
+from gateway.config import Settings, reload, watch
+from gateway.errors import ConfigError, InterlockError
+from gateway.events import Change, Event, Events
+from gateway.registry import Registry
+from gateway.running import Running
+
+log = logging.getLogger("interlock.config")
+
+_FIXED = ("listen", "state", "identity", "audit", "telemetry", "limits")
+"""Sections that take effect at the next start."""
+
+EVERY_LIST: Final[tuple[Change, ...]] = ("tools", "prompts", "resources")
+
+
+class Reloader:
+    """Follows the configuration file and the policies, and applies what holds."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        policy: ActivePolicy,
+        registry: Registry,
+        running: Running,
+        front: Front,
+        events: Events,
+    ) -> None:
+        self._settings = settings
+        self._policy = policy
+        self._registry = registry
+        self._running = running
+        self._front = front
+        self._events = events
+        self.fault = ""
+        """Why the last change was not taken; empty when it was."""
+
+    async def run(self) -> None:
+        """Apply changes until cancelled. Settings that came from no file do not change."""
+        source = self._settings.source
+        if source is None:
+            return
+        async with aclosing(watch(source.path, lambda: self._settings.policy.path)) as changes:
+            async for _ in changes:
+                await self.once()
+
+    async def once(self) -> None:
+        """Read everything anew. A fault anywhere keeps the last good configuration, and is told."""
+        try:
+            settings = reload(self._settings)
+            engine = await open_engine(settings.policy)
+        except (ConfigError, PolicyRefused, InterlockError, OSError) as exc:
+            self.fault = str(exc)
+            log.warning("the change is not taken, the last good configuration stays:\n%s", exc)
+            return
+        self.fault = ""
+        for section in _FIXED:
+            if getattr(settings, section) != getattr(self._settings, section):
+                log.warning("[%s] changed: this takes effect at the next start", section)
+        self._apply(settings)
+        if engine.revision != self._policy.revision:
+            self._policy.activate(engine)
+            for change in EVERY_LIST:
+                self._events.publish(Event("", change))
+        log.info("configuration reloaded: %d upstreams, policy %s", len(settings.upstreams), engine.revision)
+
+    def _apply(self, settings: Settings) -> None:
+        """No `await` between these: no call sees half of a change."""
+        self._settings = settings
+        names = tuple(settings.upstreams)
+        self._registry.configure(names)
+        self._running.apply(settings.upstreams)
+        self._front.offer(names)

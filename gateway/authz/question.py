@@ -1,0 +1,120 @@
+"""The question that policy is asked (policy contract, "Question"): facts of ours about a call, beside its arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, TypeAlias
+
+from gateway.authz.inspection import result_facts
+from gateway.authz.obligations import SUPPORTED_OBLIGATIONS
+from gateway.authz.particulars import PARTICULARS
+from gateway.authz.sessions import SessionFacts
+from gateway.authz.truncation import check_size, digested, fits
+from gateway.types import Call, Identity, Resource, Result
+
+SCHEMA: Final = "interlock.input/1"
+
+Question: TypeAlias = dict[str, object]
+
+
+class Questions:
+    """Words questions for one environment. `clock_ns` is the wall clock, in nanoseconds since the epoch.
+
+    Raises `InputTooLarge` for a question that is over 256 KiB even with digests in place of its long texts.
+    """
+
+    def __init__(self, *, env: str, clock_ns: Callable[[], int]) -> None:
+        self._env = env
+        self._clock_ns = clock_ns
+
+    def about_call(self, call: Call, identity: Identity, session: SessionFacts) -> Question:
+        """May this be done?"""
+        return self._fitted("request", call, identity, session, _properties(call))
+
+    def about_result(self, call: Call, identity: Identity, session: SessionFacts, result: Result) -> Question:
+        """May this be handed out?"""
+        properties = _properties(call)
+        facts = result_facts(result)
+        if "structured_content" in facts and not fits(properties, facts):
+            del facts["structured_content"]
+            facts["truncated"] = True
+        properties["result"] = facts
+        return self._fitted("response", call, identity, session, properties)
+
+    def about_list(
+        self, call: Call, identity: Identity, session: SessionFacts, candidates: Sequence[Resource]
+    ) -> Question:
+        """Which of these may be used?"""
+        properties: dict[str, object] = {
+            "upstream": call.resource.upstream,
+            "name": call.resource.name,
+            "candidates": [_candidate(resource) for resource in candidates],
+        }
+        question = self._asked("list", call, identity, session, properties)
+        check_size(question)
+        return question
+
+    def _fitted(
+        self, phase: str, call: Call, identity: Identity, session: SessionFacts, properties: dict[str, object]
+    ) -> Question:
+        """The question; over the limit, with digests for long texts, and a mark that rules have to accept."""
+        if fits(properties):
+            return self._asked(phase, call, identity, session, properties)
+        shorter = {key: digested(value) for key, value in properties.items()}
+        question = self._asked(phase, call, identity, session, {**shorter, "truncated": True})
+        check_size(question)
+        return question
+
+    def _asked(
+        self, phase: str, call: Call, identity: Identity, session: SessionFacts, properties: Mapping[str, object]
+    ) -> Question:
+        resource = call.resource
+        return {
+            "schema": SCHEMA,
+            "phase": phase,
+            "subject": identity.question,
+            "action": {
+                "name": call.action,
+                "properties": {
+                    "protocol": call.protocol,
+                    "protocol_version": call.protocol_version,
+                    "method": call.method,
+                },
+            },
+            "resource": {"type": resource.type, "id": resource.id, "properties": properties},
+            "context": {
+                "time_ns": self._clock_ns(),
+                "request_id": call.id,
+                "trace_id": call.traceparent[3:35],
+                "session": {"id": call.session_id, "calls": session.calls, "labels": session.labels},
+                "env": self._env,
+                "supported_obligations": SUPPORTED_OBLIGATIONS,
+            },
+        }
+
+
+def _properties(call: Call) -> dict[str, object]:
+    resource = call.resource
+    properties: dict[str, object] = {
+        "upstream": resource.upstream,
+        "name": resource.name,
+        "arguments": call.arguments,
+        "arguments_digest": call.arguments_digest,
+        "truncated": False,
+        "catalog": resource.catalog,
+        "hints": resource.hints,
+    }
+    particulars = PARTICULARS.get(call.action)
+    if particulars is not None:
+        properties |= particulars(call)
+    return properties
+
+
+def _candidate(resource: Resource) -> dict[str, object]:
+    properties = {
+        "upstream": resource.upstream,
+        "name": resource.name,
+        "catalog": resource.catalog,
+        "hints": resource.hints,
+    }
+    return {"type": resource.type, "id": resource.id, "properties": properties}

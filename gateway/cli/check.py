@@ -1,0 +1,78 @@
+"""`interlock check`: everything that is wrong with the configuration, at once."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from gateway.cli.main import NOT_AS_IT_SHOULD_BE, OK, Commands
+from gateway.cli.options import add_config, config_path
+from gateway.config import Settings, load
+from gateway.config.reading import secrets_in
+from gateway.config.secrets import resolve_secret
+from gateway.errors import ConfigError
+
+Faults = list[tuple[str, str]]
+
+
+def add_parser(commands: Commands) -> None:
+    """Mount the command."""
+    parser = commands.add_parser("check", help="say everything that is wrong with the configuration")
+    add_config(parser)
+    parser.add_argument("--secrets", action="store_true", help="follow the references to secrets too")
+    parser.add_argument("--json", action="store_true", help="print the faults as JSON")
+    parser.set_defaults(func=check)
+
+
+def check(arguments: argparse.Namespace) -> int:
+    """Exit code 0 if the gateway would start with this file, else 1."""
+    path = config_path(arguments)
+    faults, summary = _look(path, follow=arguments.secrets)
+    if arguments.json:
+        print(
+            json.dumps(
+                {"file": str(path), "ok": not faults, "faults": [{"path": at, "what": what} for at, what in faults]}
+            )
+        )
+    elif faults:
+        print("\n".join(f"{at}: {what}" for at, what in faults))
+        print(f"{path}: {len(faults)} {'fault' if len(faults) == 1 else 'faults'}")
+    else:
+        print(f"{path}: {summary}")
+    return NOT_AS_IT_SHOULD_BE if faults else OK
+
+
+def _look(path: Path, *, follow: bool) -> tuple[Faults, str]:
+    try:
+        settings = load(path)
+    except ConfigError as error:
+        return list(error.faults), ""
+    return [*_missing_places(settings), *(unresolved(settings) if follow else [])], _summary(settings)
+
+
+def _missing_places(settings: Settings) -> Faults:
+    found: Faults = []
+    if settings.policy.engine == "embedded" and not settings.policy.path.exists():
+        found.append(("policy.path", f"{settings.policy.path} does not exist"))
+    for name, upstream in settings.upstreams.items():
+        if upstream.command and not upstream.cwd.is_dir():
+            found.append((f"upstreams.{name}.cwd", f"{upstream.cwd} is not a directory"))
+    return found
+
+
+def unresolved(settings: Settings) -> Faults:
+    """The references to secrets that lead nowhere, by the path of their key."""
+    found: Faults = []
+    for key, reference in secrets_in(settings).items():
+        try:
+            resolve_secret(reference)
+        except ConfigError as error:
+            found.extend((key, f"{at} {what}") for at, what in error.faults)
+    return found
+
+
+def _summary(settings: Settings) -> str:
+    count = len(settings.upstreams)
+    upstreams = f"{count} {'upstream' if count == 1 else 'upstreams'}"
+    return f"good; {upstreams}, engine {settings.policy.engine}, {settings.listen.url}"

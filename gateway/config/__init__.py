@@ -1,0 +1,45 @@
+"""The one typed tree that `interlock.toml` becomes: read once, frozen, every fault reported at the same time.
+
+Reading it imports no vendor SDK, so that `interlock check` is quick and works where half of the packages do not.
+"""
+
+from __future__ import annotations
+
+from gateway.config.reading import load, loads, reload
+from gateway.config.secrets import is_reference, resolve_secret
+from gateway.config.tree import (
+    Audit,
+    Identity,
+    Issuer,
+    Limits,
+    Listen,
+    Policy,
+    Settings,
+    State,
+    Telemetry,
+    Upstream,
+    policy_library,
+    starter_policies,
+)
+from gateway.config.watching import watch
+
+__all__ = [
+    "Audit",
+    "Identity",
+    "Issuer",
+    "Limits",
+    "Listen",
+    "Policy",
+    "Settings",
+    "State",
+    "Telemetry",
+    "Upstream",
+    "is_reference",
+    "load",
+    "loads",
+    "policy_library",
+    "reload",
+    "resolve_secret",
+    "starter_policies",
+    "watch",
+]

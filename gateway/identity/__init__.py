@@ -1,0 +1,1 @@
+"""Who makes a call: API keys, access tokens, and what the gateway hands out bound to a principal."""

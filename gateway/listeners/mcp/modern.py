@@ -1,0 +1,188 @@
+"""The modern leg: one POST is one call (MCP 2026-07-28, basic/transports/streamable-http)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from gateway import codec
+from gateway.errors import InterlockError, Unauthenticated, UpstreamProtocolError
+from gateway.headers import param_mismatch
+from gateway.listeners.mcp.calls import CallMaker
+from gateway.listeners.mcp.envelope import Envelope, open_envelope
+from gateway.listeners.mcp.http import ClientWatch, EventStream, Headers, respond, respond_json
+from gateway.listeners.mcp.inbound import Inbound, MissingCapability, accepts_events, reaches, require_capability
+from gateway.listeners.mcp.methods import METHODS, Method
+from gateway.listeners.mcp.quiet import Handler
+from gateway.listeners.mcp.wire import (
+    HEADER_MISMATCH,
+    INTERNAL_ERROR,
+    METHOD_NOT_FOUND,
+    MISSING_CAPABILITY,
+    STATUS_OF_CODE,
+    Reply,
+    RequestId,
+    RpcError,
+    event,
+    notification,
+    reply_of,
+    reply_of_error,
+    reply_of_rpc_error,
+)
+from gateway.ports import Identifier
+from gateway.types import Call, Credentials, Era, Identity, Result
+
+log = logging.getLogger("interlock.mcp")
+
+
+class ModernExchange:
+    """A modern client during one call: it can be told, and is asked by way of its answer."""
+
+    era = Era.MODERN
+
+    def __init__(self, envelope: Envelope, owner: str, stream: EventStream | None) -> None:
+        self._envelope = envelope
+        self._stream = stream
+        self.owner = owner
+
+    @property
+    def capabilities(self) -> Mapping[str, object]:
+        return self._envelope.capabilities
+
+    @property
+    def log_level(self) -> str:
+        return self._envelope.log_level
+
+    @property
+    def wants_progress(self) -> bool:
+        return self._stream is not None and self._envelope.progress_token is not None
+
+    async def notify(self, method: str, params: Mapping[str, object]) -> None:
+        if self._stream is None:
+            return
+        if method == "notifications/message" and not reaches(self.log_level, params.get("level")):
+            return
+        if method == "notifications/progress":
+            if not self.wants_progress:
+                return
+            params = {**params, "progressToken": self._envelope.progress_token}
+        await self._stream.write(event(notification(method, params)))
+
+    async def ask(self, call: Call) -> Result:
+        require_capability(self.capabilities, call)
+        return Result(b"{}", "input_required")
+
+
+class Streams(Protocol):
+    """Serves `subscriptions/listen`: the stream that stays open."""
+
+    async def serve(self, call: Call, identity: Identity, request_id: RequestId, stream: EventStream) -> Result: ...
+
+
+class ModernLeg:
+    """Answers the requests of modern clients on one endpoint."""
+
+    def __init__(
+        self,
+        *,
+        maker: CallMaker,
+        handler: Handler,
+        identifier: Identifier,
+        streams: Streams,
+        challenge: Callable[[Unauthenticated], Unauthenticated],
+        parked_ttl_s: int,
+    ) -> None:
+        self._maker = maker
+        self._handler = handler
+        self._identifier = identifier
+        self._streams = streams
+        self._challenge = challenge
+        self._parked_ttl_s = parked_ttl_s
+
+    async def answer(self, inbound: Inbound) -> None:
+        """Serve one POST whose body has been read."""
+        message = inbound.message
+        if not message.is_request:
+            # Clients send no responses, and the revision defines no notification over HTTP: those are dropped.
+            await respond(inbound.send, 400 if message.is_response else 202, (), b"")
+            return
+        stream = EventStream(inbound.send) if accepts_events(inbound.headers) else None
+        reply = await self._reply(inbound, stream)
+        if reply is None:
+            return
+        if stream is not None and stream.open:
+            await stream.close(event(reply.body))
+            return
+        await respond_json(inbound.send, reply)
+
+    async def _reply(self, inbound: Inbound, stream: EventStream | None) -> Reply | None:
+        message = inbound.message
+        try:
+            envelope = open_envelope(message, inbound.headers)
+            method = METHODS.get(message.method)
+            if method is None or not method.modern:
+                raise RpcError(METHOD_NOT_FOUND, f"Method not found: {message.method[:100]}")
+            return await self._served(inbound, envelope, method, stream)
+        except RpcError as error:
+            return reply_of_rpc_error(message.request_id, error)
+        except MissingCapability as error:
+            data: dict[str, object] = {"requiredCapabilities": error.required}
+            return reply_of_rpc_error(message.request_id, RpcError(MISSING_CAPABILITY, str(error), data))
+        except Unauthenticated as error:
+            return reply_of_error(message.request_id, message.method, self._challenge(error))
+        except InterlockError as error:
+            return reply_of_error(message.request_id, message.method, error)
+        except Exception:
+            log.exception("a %s request failed", message.method[:100])
+            return reply_of_rpc_error(message.request_id, RpcError(INTERNAL_ERROR, "Internal error", status=500))
+
+    async def _served(
+        self, inbound: Inbound, envelope: Envelope, method: Method, stream: EventStream | None
+    ) -> Reply | None:
+        message = inbound.message
+        call = self._maker.make(message, method, inbound.tracing, version=envelope.version)
+        _check_param_headers(call, inbound.headers)
+        identity = await self._known_identity(inbound.credentials)
+        if method.may_need_input and identity is not None:
+            call = self._maker.resume(call, message, identity)
+        exchange = ModernExchange(envelope, identity.principal if identity else "", stream)
+        with ClientWatch(inbound.receive, stream.keep_alive if stream else None) as watch:
+            result = await self._handler.handle(call, inbound.credentials, exchange)
+            if method.name == "subscriptions/listen" and stream is not None and identity is not None:
+                result = await self._streams.serve(call, identity, message.request_id, stream)
+        if watch.left:
+            return None
+        if result.outcome == "input_required" and identity is not None:
+            result = self._sealed(call, result, identity)
+        return reply_of(message.request_id, result, STATUS_OF_CODE)
+
+    async def _known_identity(self, credentials: Credentials) -> Identity | None:
+        """Who calls, where the listener itself must know. A refusal is left to the pipeline, which records it."""
+        try:
+            return await self._identifier.identify(credentials)
+        except Unauthenticated:
+            return None
+
+    def _sealed(self, call: Call, result: Result, identity: Identity) -> Result:
+        """Put the state that the next round needs into the answer, sealed."""
+        payload = codec.loads(result.payload)
+        if not isinstance(payload, dict):
+            raise UpstreamProtocolError("the upstream asked for input in a form that is not MCP")
+        payload["requestState"] = self._maker.seal_state(call, result.state or {}, identity, self._parked_ttl_s)
+        return Result(codec.dumps(payload), "input_required", result.labels)
+
+
+def _check_param_headers(call: Call, headers: Headers) -> None:
+    annotations = call.resource.param_headers
+    if not annotations:
+        return
+    sent: dict[str, str] = {}
+    for name, values in headers.items():
+        if name.startswith(b"mcp-param-"):
+            if len(values) > 1:
+                raise RpcError(HEADER_MISMATCH, f"Header mismatch: {name.decode('latin-1')} appears more than once")
+            sent[name.decode("latin-1")] = values[0].decode("latin-1")
+    mismatch = param_mismatch(annotations, call.arguments, sent)
+    if mismatch is not None:
+        raise RpcError(HEADER_MISMATCH, f"Header mismatch: {mismatch}")

@@ -1,0 +1,312 @@
+"""The one path: identify, decide, execute under the permit, decide on the result, record.
+
+The order is the security property, so it is code in one method and never configuration (architecture, "The spine").
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Final, Protocol
+
+from gateway.errors import (
+    ApprovalPending,
+    AuditUnavailable,
+    InputTooLarge,
+    InterlockError,
+    PolicyDenied,
+    QuotaExceeded,
+    Unauthenticated,
+    UnknownResource,
+)
+from gateway.ports import CallRecord, Exchange, Identifier, Recorder, Relay, Upstream
+from gateway.types import (
+    Authorized,
+    Call,
+    Credentials,
+    Era,
+    FrozenDict,
+    Identity,
+    Permit,
+    Reason,
+    Resource,
+    Result,
+    Ruling,
+    freeze,
+)
+
+CALLBACK_ACTIONS: Final[Mapping[str, tuple[str, str]]] = {
+    "elicitation/create": ("mcp.elicitation.create", "elicitation"),
+    "sampling/createMessage": ("mcp.sampling.create", "model"),
+    "roots/list": ("mcp.roots.list", "roots"),
+}
+"""Questions that an upstream may put to the client -> (action, resource type) of the call that each becomes."""
+
+_REFUSALS: Final = (
+    Unauthenticated,
+    PolicyDenied,
+    ApprovalPending,
+    QuotaExceeded,
+    UnknownResource,
+    InputTooLarge,
+)
+
+
+class Decider(Protocol):
+    """What the spine asks of the authorization stage. Every method raises rather than answer a doubtful yes."""
+
+    async def decide(self, call: Call, identity: Identity) -> Permit: ...
+
+    def carry_out(self, call: Call, permit: Permit) -> tuple[Call, Permit]: ...
+
+    async def inspect(self, authorized: Authorized, result: Result) -> Result: ...
+
+
+class Trail(Recorder, Protocol):
+    """A recorder that says beforehand whether it could keep one more record."""
+
+    @property
+    def accepting(self) -> bool: ...
+
+
+@dataclass(slots=True)
+class _Progress:
+    """How far one call has come; the record is made of it whatever happens."""
+
+    call: Call
+    started: int
+    identity: Identity | None = None
+    permit: Permit | None = None
+    result: Result | None = None
+    identified: int = 0
+    decided: int = 0
+    executed: int = 0
+    inspected: int = 0
+
+
+class Pipeline:
+    """Takes every action of every agent through the governed path.
+
+    `upstream_for` finds what carries a resource's calls out, and raises `UnknownResource` when nothing does.
+    """
+
+    def __init__(
+        self,
+        *,
+        identifier: Identifier,
+        authz: Decider,
+        upstream_for: Callable[[Call], Upstream],
+        trail: Trail,
+        clock_ns: Callable[[], int] = time.time_ns,
+        new_id: Callable[[], str],
+    ) -> None:
+        self._identifier = identifier
+        self._authz = authz
+        self._upstream_for = upstream_for
+        self._trail = trail
+        self._clock_ns = clock_ns
+        self._new_id = new_id
+
+    async def handle(self, call: Call, credentials: Credentials | Identity, exchange: Exchange) -> Result:
+        """Carry out one call, or raise the error that says why not. Either way one record is left.
+
+        `credentials` is an `Identity` only for a call that another call of that identity caused.
+        """
+        progress = _Progress(call, time.perf_counter_ns())
+        try:
+            identity = await self._identify(progress, credentials)
+            permit = await self._decide(progress, identity)
+            authorized = Authorized(progress.call, identity, permit)
+            await self._commit_intent(authorized)
+            result = await self._execute(progress, authorized, exchange)
+            result = await self._inspect(progress, authorized, result)
+        except asyncio.CancelledError:
+            self._record(progress, "cancelled", "")
+            raise
+        except InterlockError as error:
+            self._record(progress, "denied" if isinstance(error, _REFUSALS) else "failed", error.code, error)
+            raise
+        except BaseException:
+            self._record(progress, "failed", "internal")
+            raise
+        self._record(progress, result.outcome, "")
+        return result
+
+    async def _identify(self, progress: _Progress, credentials: Credentials | Identity) -> Identity:
+        if isinstance(credentials, Identity):
+            identity = credentials
+        else:
+            identity = await self._identifier.identify(credentials)
+        progress.identity = identity
+        progress.identified = time.perf_counter_ns()
+        return identity
+
+    async def _decide(self, progress: _Progress, identity: Identity) -> Permit:
+        call = progress.call
+        if not self._trail.accepting:
+            raise AuditUnavailable("the audit log cannot take records now; no call is carried out without one")
+        if not call.resource.known:
+            raise UnknownResource(
+                f"{call.resource.type} {call.resource.name!r} does not exist or is not visible to you"
+            )
+        permit = await self._authz.decide(call, identity)
+        progress.permit = permit
+        progress.call, permit = self._authz.carry_out(call, permit)
+        progress.decided = time.perf_counter_ns()
+        return permit
+
+    async def _commit_intent(self, authorized: Authorized) -> None:
+        """Where policy asks for it, the record is on disk before the effect (obligation `audit`, `durable`)."""
+        for obligation in authorized.permit.obligations:
+            if obligation.type == "audit" and obligation.properties.get("durable") is True:
+                await self._trail.commit(_intent(authorized, self._clock_ns()))
+
+    async def _execute(self, progress: _Progress, authorized: Authorized, exchange: Exchange) -> Result:
+        call = authorized.call
+        if call.resource.quarantine:
+            raise _quarantined(authorized)
+        try:
+            if call.method in CALLBACK_ACTIONS:
+                return await exchange.ask(call)
+            relay: Relay = _GovernedRelay(self, authorized, exchange)
+            return await self._upstream_for(call).execute(authorized, relay)
+        finally:
+            progress.executed = time.perf_counter_ns()
+
+    async def _inspect(self, progress: _Progress, authorized: Authorized, result: Result) -> Result:
+        progress.result = result
+        result = await self._authz.inspect(authorized, result)
+        progress.result = result
+        progress.inspected = time.perf_counter_ns()
+        return result
+
+    def _record(self, progress: _Progress, outcome: str, code: str, error: InterlockError | None = None) -> None:
+        self._trail.record(_record_of(progress, outcome, code, error, self._clock_ns()))
+
+    async def ask_client(
+        self, parent: Authorized, exchange: Exchange, method: str, params: Mapping[str, object]
+    ) -> Result:
+        """Turn an upstream's question into a call of its own, which travels the same path to the client."""
+        action, resource_type = CALLBACK_ACTIONS[method]
+        frozen = freeze(dict(params))
+        call = replace(
+            parent.call,
+            id=self._new_id(),
+            action=action,
+            method=method,
+            resource=_asker(resource_type, parent.call.resource),
+            params=frozen if isinstance(frozen, FrozenDict) else FrozenDict(),
+            parent_id=parent.call.id,
+            resume=None,
+        )
+        return await self.handle(call, parent.identity, exchange)
+
+
+class _GovernedRelay:
+    """The client of one call as its upstream may reach it: questions pass policy, redaction covers notifications."""
+
+    def __init__(self, pipeline: Pipeline, authorized: Authorized, exchange: Exchange) -> None:
+        self._pipeline = pipeline
+        self._authorized = authorized
+        self._exchange = exchange
+        self._redacting = any(obligation.type == "redact" for obligation in authorized.permit.obligations)
+
+    @property
+    def owner(self) -> str:
+        return self._exchange.owner
+
+    @property
+    def era(self) -> Era:
+        return self._exchange.era
+
+    @property
+    def capabilities(self) -> Mapping[str, object]:
+        return self._exchange.capabilities
+
+    @property
+    def log_level(self) -> str:
+        return self._exchange.log_level
+
+    @property
+    def wants_progress(self) -> bool:
+        return self._exchange.wants_progress
+
+    async def notify(self, method: str, params: Mapping[str, object]) -> None:
+        if self._redacting:
+            # What policy redacts from the result must not leave by another door: numbers pass, texts do not.
+            if method != "notifications/progress":
+                return
+            params = {key: value for key, value in params.items() if key != "message"}
+        await self._exchange.notify(method, params)
+
+    async def ask(self, method: str, params: Mapping[str, object]) -> Result:
+        return await self._pipeline.ask_client(self._authorized, self._exchange, method, params)
+
+
+def _asker(resource_type: str, asking: Resource) -> Resource:
+    """The resource of a callback: the upstream that asks, named after what was called, with what we know of that."""
+    upstream = asking.upstream
+    return Resource(resource_type, upstream, upstream=upstream, name=asking.name, catalog=asking.catalog)
+
+
+def _quarantined(authorized: Authorized) -> PolicyDenied:
+    resource = authorized.call.resource
+    message = f"{resource.type} {resource.id!r} is quarantined: its definition is not the one that was accepted"
+    remedy = f"an operator looks at it with `interlock pins diff {resource.upstream}` and accepts it, or removes it"
+    reason = Reason("quarantined", message, rule="gateway.pins", public=True, remedy=remedy)
+    return PolicyDenied(message, decision_id=authorized.permit.decision_id, reasons=(reason,))
+
+
+def _intent(authorized: Authorized, now_ns: int) -> CallRecord:
+    permit = authorized.permit
+    return CallRecord(
+        call=authorized.call,
+        identity=authorized.identity,
+        outcome="intent",
+        decision_id=permit.decision_id,
+        revision=permit.ruling.revision,
+        engine=permit.ruling.engine,
+        obligations=tuple(obligation.type for obligation in permit.obligations),
+        ended_ns=now_ns,
+    )
+
+
+def _record_of(progress: _Progress, outcome: str, code: str, error: InterlockError | None, now_ns: int) -> CallRecord:
+    end = time.perf_counter_ns()
+    permit, result = progress.permit, progress.result
+    ruling = permit.ruling if permit else (error.ruling if error else None) or Ruling("")
+    obligations = permit.obligations if permit else ()
+    identified = progress.identified or end
+    decided = progress.decided or (end if progress.identified else identified)
+    executed = progress.executed or decided
+    return CallRecord(
+        call=progress.call,
+        identity=progress.identity,
+        outcome=outcome,
+        error=code,
+        decision_id=getattr(error, "decision_id", "") or (permit.decision_id if permit else ruling.decision_id),
+        revision=ruling.revision,
+        engine=ruling.engine,
+        cached=ruling.cached,
+        reasons=_reasons_of(error),
+        obligations=tuple([obligation.type for obligation in obligations]),
+        labels=permit.labels if permit else (),
+        result_bytes=len(result.payload) if result else 0,
+        ended_ns=now_ns,
+        identify_ns=identified - progress.started,
+        decide_ns=decided - identified,
+        execute_ns=executed - decided,
+        inspect_ns=progress.inspected - executed if progress.inspected else 0,
+        total_ns=end - progress.started,
+        keep_arguments=any(
+            obligation.type == "audit" and obligation.properties.get("arguments") is True for obligation in obligations
+        ),
+    )
+
+
+def _reasons_of(error: InterlockError | None) -> tuple[str, ...]:
+    if not isinstance(error, PolicyDenied):
+        return ()
+    return tuple([f"{reason.rule}:{reason.code}" if reason.rule else reason.code for reason in error.reasons])

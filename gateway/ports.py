@@ -1,0 +1,176 @@
+"""What the spine needs from the outside, as protocols. A port that cannot answer raises; nothing else is a no."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypeAlias
+
+from gateway.types import Authorized, Call, Credentials, Era, Identity, Result
+
+Entrypoint: TypeAlias = Literal["decision", "visible"]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The value of a policy entry point, undecoded: `authz` judges whether it is one we understand."""
+
+    value: object
+    revision: str = ""
+    engine: str = ""
+    cached: bool = False
+
+
+class PolicyDecisionPoint(Protocol):
+    """Evaluates `data.interlock.<entrypoint>` for one question.
+
+    Raises `PolicyEngineUnavailable` (with its reserved reason) when it cannot. An undefined entry point is
+    `reason="undefined"`.
+    """
+
+    async def evaluate(self, entrypoint: Entrypoint, question: Mapping[str, object]) -> Answer: ...
+
+
+class Identifier(Protocol):
+    """Turns credentials into an identity. Raises `Unauthenticated`; never returns a guess."""
+
+    async def identify(self, credentials: Credentials) -> Identity: ...
+
+
+class Client(Protocol):
+    """What is known of the client at the other end of one call."""
+
+    @property
+    def owner(self) -> str:
+        """Key of the client: its session (legacy) or its principal (modern). Nothing of one owner reaches another."""
+
+    @property
+    def era(self) -> Era: ...
+
+    @property
+    def capabilities(self) -> Mapping[str, object]:
+        """What the client declared (`ClientCapabilities`)."""
+
+    @property
+    def log_level(self) -> str:
+        """The least severe log message that the client wants for this call; empty for none."""
+
+    @property
+    def wants_progress(self) -> bool:
+        """Whether the client asked for progress notifications on this call."""
+
+    async def notify(self, method: str, params: Mapping[str, object]) -> None:
+        """Send a notification that belongs to this call (progress, log message)."""
+
+
+class Exchange(Client, Protocol):
+    """The downstream side of one call: how to reach the client that made it, and no other."""
+
+    async def ask(self, call: Call) -> Result:
+        """Put a question (`elicitation/create`, `sampling/createMessage`, `roots/list`) to the client.
+
+        A client without a back-channel gives a `Result` whose outcome is `input_required`: the question is to travel
+        in the answer, and the reply comes with the next round (MCP 2026-07-28, patterns/mrtr). Raises `InvalidCall`
+        when the client did not declare the capability.
+        """
+
+
+class Relay(Client, Protocol):
+    """The same, as an upstream sees it: a question becomes a call of its own and passes policy first."""
+
+    async def ask(self, method: str, params: Mapping[str, object]) -> Result: ...
+
+
+class Upstream(Protocol):
+    """Carries out an authorized call. Raises the `Upstream*` errors; a tool that ran and failed is a `Result`."""
+
+    async def execute(self, authorized: Authorized, relay: Relay) -> Result: ...
+
+
+@dataclass(frozen=True, slots=True)
+class CallRecord:
+    """What one call leaves behind, as plain values. Times are nanoseconds; `None` where a stage was not reached."""
+
+    call: Call
+    identity: Identity | None
+    outcome: str
+    """`ok`, `tool_error`, `rpc_error`, `input_required`, `denied`, `failed`, `cancelled`; `intent` before an effect."""
+    error: str = ""
+    decision_id: str = ""
+    revision: str = ""
+    engine: str = ""
+    cached: bool = False
+    reasons: tuple[str, ...] = ()
+    obligations: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    result_bytes: int = 0
+    ended_ns: int = 0
+    """Wall clock at the end, nanoseconds since the epoch."""
+    identify_ns: int = 0
+    decide_ns: int = 0
+    execute_ns: int = 0
+    inspect_ns: int = 0
+    total_ns: int = 0
+    keep_arguments: bool = False
+    """Policy said to keep the arguments (`audit` obligation, `arguments: true`)."""
+    notes: Mapping[str, object] | None = None
+
+
+class Recorder(Protocol):
+    """Keeps the record of calls."""
+
+    def record(self, record: CallRecord) -> None:
+        """Take a record without waiting. Raises `AuditUnavailable` when it cannot be kept."""
+
+    async def commit(self, record: CallRecord) -> None:
+        """Return once the record is on disk for good. Raises `AuditUnavailable` otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """An API key at rest: only the SHA-256 of its secret is kept. Times are seconds since the epoch; 0 is never."""
+
+    id: str
+    secret_sha256: bytes
+    subject_type: str
+    subject_id: str
+    tenant: str = ""
+    roles: tuple[str, ...] = ()
+    scopes: tuple[str, ...] = ()
+    created_s: int = 0
+    expires_s: int = 0
+    revoked_s: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """The definition of a tool (prompt, resource) as it was first seen or last accepted."""
+
+    upstream: str
+    kind: str
+    name: str
+    digest: str
+    definition: bytes
+    """Canonical JSON."""
+    accepted_by: str = ""
+    accepted_s: int = 0
+
+
+class StateStore(Protocol):
+    """Keys and pins, kept over restarts. Nothing on the path of a call waits for it."""
+
+    async def keys(self) -> Sequence[ApiKey]: ...
+
+    async def put_key(self, key: ApiKey) -> None: ...
+
+    async def revoke_key(self, key_id: str, now_s: int) -> bool: ...
+
+    async def pins(self, upstream: str) -> Sequence[Pin]: ...
+
+    async def put_pins(self, pins: Sequence[Pin]) -> None: ...
+
+    async def secret(self, name: str) -> bytes:
+        """A random 32-byte secret of that name, made at first use and the same for every replica."""
+
+    async def revision(self) -> int:
+        """A number that grows whenever keys or pins change."""

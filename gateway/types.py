@@ -1,0 +1,287 @@
+"""The values that travel the governed path: a call, who makes it, what policy said, what came back."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from functools import cached_property
+from typing import Final, Literal, NoReturn, TypeAlias, cast
+
+from gateway import codec
+from gateway.errors import InputTooLarge, PermitMismatch
+
+MAX_DEPTH: Final = 32
+MAX_LEAVES: Final = 2_000
+
+
+class Era(StrEnum):
+    """How a peer speaks MCP: with a handshake (to 2025-11-25) or with an envelope on each request (2026-07-28)."""
+
+    LEGACY = "legacy"
+    MODERN = "modern"
+
+
+class FrozenDict(dict[str, object]):
+    """A JSON object that refuses to change; `orjson` still writes it."""
+
+    __slots__ = ()
+
+    def _refuse(self, *_: object, **__: object) -> NoReturn:
+        raise TypeError("this JSON object is part of a call and does not change")
+
+    __setitem__ = __delitem__ = __ior__ = _refuse
+    clear = pop = popitem = setdefault = update = _refuse
+
+    def __hash__(self) -> int:  # type: ignore[override]  # frozen, so it may be hashed
+        return hash(codec.canonical(self))
+
+
+EMPTY: Final = FrozenDict()
+
+
+def freeze(value: object) -> object:
+    """A deep-frozen copy of a JSON value.
+
+    Raises `InputTooLarge` beyond 32 levels or 2,000 leaves (policy contract, "Question"): policy could not be
+    asked about such a value.
+    """
+    leaves = [0]
+    return _freeze(value, 0, leaves)
+
+
+def _freeze(value: object, depth: int, leaves: list[int]) -> object:
+    kind = type(value)  # exact types: `isinstance` against an abstract class costs five times as much here
+    if kind is dict or kind is FrozenDict:
+        _check_depth(depth)
+        items = cast("dict[str, object]", value).items()
+        return FrozenDict({key: _freeze(item, depth + 1, leaves) for key, item in items})
+    if kind is list or kind is tuple:
+        _check_depth(depth)
+        return tuple([_freeze(item, depth + 1, leaves) for item in cast("list[object]", value)])
+    leaves[0] += 1
+    if leaves[0] > MAX_LEAVES:
+        raise InputTooLarge(f"more than {MAX_LEAVES} values in the arguments")
+    return value
+
+
+def _check_depth(depth: int) -> None:
+    if depth >= MAX_DEPTH:
+        raise InputTooLarge(f"arguments nested deeper than {MAX_DEPTH} levels")
+
+
+@dataclass(frozen=True, slots=True)
+class Entity:
+    """Somebody or something that policy can name. The absent one is `Entity("anonymous", "")`."""
+
+    type: str
+    id: str
+
+
+ANONYMOUS: Final = Entity("anonymous", "")
+
+
+@dataclass(frozen=True)
+class Identity:
+    """On whose behalf a call is made, and by which agents (RFC 8693 section 4.1 `act`, outermost principal first)."""
+
+    subject: Entity = ANONYMOUS
+    tenant: str = ""
+    roles: tuple[str, ...] = ()
+    scopes: tuple[str, ...] = ()
+    on_behalf_of: Entity | None = None
+    delegation: tuple[str, ...] = ()
+    method: Literal["none", "anonymous", "api_key", "jwt"] = "none"
+    issuer: str = ""
+    credential_id: str = ""
+
+    @cached_property
+    def principal(self) -> str:
+        """One text per principal: what sessions, sealed state and private caches are bound to."""
+        return "\x1f".join(
+            (self.method, self.issuer, self.subject.type, self.subject.id, self.tenant, *self.delegation)
+        )
+
+    @cached_property
+    def fingerprint(self) -> bytes:
+        """Equal for identities that policy cannot tell apart: what private lists are cached by."""
+        return hashlib.blake2b(codec.canonical(self.question), digest_size=16).digest()
+
+    @cached_property
+    def question(self) -> Mapping[str, object]:
+        """The `subject` of a policy question (policy contract, "Question")."""
+        properties: dict[str, object] = {
+            "tenant": self.tenant,
+            "roles": self.roles,
+            "scopes": self.scopes,
+            "delegation": self.delegation,
+            "method": self.method,
+            "issuer": self.issuer,
+        }
+        if self.on_behalf_of is not None:
+            properties["on_behalf_of"] = {"type": self.on_behalf_of.type, "id": self.on_behalf_of.id}
+        return {"type": self.subject.type, "id": self.subject.id, "properties": properties}
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What a request carried to prove who it is from; never logged, never forwarded."""
+
+    bearer: str = field(default="", repr=False)
+    client_ip: str = ""
+    on_loopback: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """What a call acts on. `catalog` holds facts of ours, `hints` the upstream's own claims."""
+
+    type: str
+    id: str
+    upstream: str = ""
+    name: str = ""
+    known: bool = True
+    catalog: Mapping[str, object] = EMPTY
+    hints: Mapping[str, object] = EMPTY
+    param_headers: tuple[tuple[tuple[str, ...], str, str], ...] = ()
+    """A tool's `x-mcp-header` annotations as (property path, header token, JSON type)."""
+    quarantine: str = ""
+    """Why the definition may not be used (its change, as a diff); empty when it may."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One action on one resource, frozen when it is made.
+
+    `params` are the parameters as the upstream is to see them (its own names, client-sent `_meta` included);
+    `arguments` are the part of them that policy reads.
+    """
+
+    id: str
+    action: str
+    method: str
+    resource: Resource
+    params: FrozenDict = field(default_factory=FrozenDict)
+    protocol: str = "mcp"
+    protocol_version: str = ""
+    session_id: str = ""
+    traceparent: str = ""
+    tracestate: str = ""
+    parent_id: str = ""
+    """The call that caused this one (a sampling request during a tool call), or empty."""
+    started_ns: int = 0
+    resume: Mapping[str, object] | None = None
+    """Unsealed state of an earlier round of the same call (MCP 2026-07-28, patterns/mrtr), or `None`."""
+
+    @cached_property
+    def arguments(self) -> Mapping[str, object]:
+        """The call's arguments; empty for methods that have none."""
+        value = self.params.get("arguments")
+        return value if isinstance(value, FrozenDict) else EMPTY
+
+    @cached_property
+    def arguments_digest(self) -> str:
+        """`sha256:` over the canonical arguments."""
+        arguments = self.params.get("arguments")
+        return "sha256:" + hashlib.sha256(codec.canonical(arguments)).hexdigest()
+
+    @cached_property
+    def digest(self) -> str:
+        """Binds a permit to exactly this action, resource and set of parameters."""
+        head = "\x00".join((self.action, self.resource.type, self.resource.id, self.resource.upstream, self.method))
+        return hashlib.sha256(head.encode() + b"\x00" + codec.canonical(self.params)).hexdigest()
+
+    def with_arguments(self, arguments: Mapping[str, object]) -> Call:
+        """The same call on other arguments: a new value with a digest of its own."""
+        params = FrozenDict({**self.params, "arguments": freeze(arguments)})
+        return replace(self, params=params)
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why policy said no. Only `public` ones are shown to the caller."""
+
+    code: str
+    message: str = ""
+    rule: str = ""
+    public: bool = False
+    remedy: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Obligation:
+    """Something the gateway must do for a permit to hold (policy contract, "Answer")."""
+
+    type: str
+    properties: Mapping[str, object] = EMPTY
+
+
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """What every decision carries for the record."""
+
+    decision_id: str
+    revision: str = ""
+    engine: str = ""
+    cached: bool = False
+    took_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Permit:
+    """Yes, to the call with this digest, under these obligations."""
+
+    decision_id: str
+    call_digest: str
+    obligations: tuple[Obligation, ...] = ()
+    labels: tuple[str, ...] = ()
+    ruling: Ruling = Ruling("")
+
+
+@dataclass(frozen=True, slots=True)
+class Deny:
+    """No, and why."""
+
+    decision_id: str
+    reasons: tuple[Reason, ...] = ()
+    ruling: Ruling = Ruling("")
+
+
+@dataclass(frozen=True, slots=True)
+class NeedsApproval:
+    """No, unless a person agrees."""
+
+    decision_id: str
+    request: Mapping[str, object] = EMPTY
+    ruling: Ruling = Ruling("")
+
+
+Decision: TypeAlias = Permit | Deny | NeedsApproval
+
+
+@dataclass(frozen=True, slots=True)
+class Authorized:
+    """A call together with the permit for exactly it. Only `Pipeline.handle` makes one."""
+
+    call: Call
+    identity: Identity
+    permit: Permit
+
+    def __post_init__(self) -> None:
+        if self.permit.call_digest != self.call.digest:
+            raise PermitMismatch("the permit is for another call")
+
+
+Outcome: TypeAlias = Literal["ok", "tool_error", "rpc_error", "input_required"]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What came back: `payload` is the JSON of the `result` member, or of `error` when `outcome` is `rpc_error`."""
+
+    payload: bytes
+    outcome: Outcome = "ok"
+    labels: tuple[str, ...] = ()
+    state: Mapping[str, object] | None = None
+    """With `input_required`: what the next round needs; the listener seals it into `requestState`."""

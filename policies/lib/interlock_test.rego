@@ -1,0 +1,199 @@
+package tests.interlock
+
+import future.keywords.not
+
+import data.interlock
+
+question := {
+	"action": {"name": "mcp.tools.call", "properties": {}},
+	"resource": {"type": "tool", "id": "bank/pay", "properties": {"truncated": false}},
+}
+
+answer(rules) := decision if {
+	decision := interlock.decision with input as question with data.rules as rules
+}
+
+reasons(rules) := answer(rules).context.reasons
+
+test_no_rules_at_all_deny if {
+	answer({}).decision == false
+	some reason in reasons({})
+	reason.code == "no_rule_allows"
+	reason.public
+	contains(reason.message, "no rule package has an allow")
+}
+
+test_silence_names_the_packages_that_could_allow if {
+	some reason in reasons({"a": {"allow": false}, "b": {"allow": false}})
+	contains(reason.message, "mcp.tools.call on bank/pay")
+	contains(reason.message, "rules.a or rules.b")
+	reason.remedy != ""
+}
+
+test_a_team_says_what_would_help if {
+	some reason in reasons({"a": {"allow": false, "remedy": {"ask finance"}}})
+	reason.remedy == "ask finance"
+}
+
+test_one_allow_is_enough if {
+	answer({"a": {"allow": false}, "b": {"allow": true}}) == {
+		"decision": true,
+		"context": {"obligations": [], "labels": []},
+	}
+}
+
+test_an_allow_that_is_not_true_does_not_count if {
+	every odd in ["true", 1, {}, {"x"}, [true], {"x": true}, null] {
+		answer({"a": {"allow": odd}}).decision == false
+	}
+}
+
+test_deny_of_one_team_beats_allow_of_another if {
+	answer({"a": {"allow": true}, "b": {"deny": {{"code": "no"}}}}).decision == false
+}
+
+test_a_reason_is_filled_in_with_what_shows_least if {
+	reasons({"a": {"deny": {{"code": "no", "public": "yes", "message": 7, "extra": 1}}}}) == [{
+		"code": "no",
+		"message": "",
+		"rule": "rules.a",
+		"public": false,
+		"remedy": "",
+	}]
+}
+
+test_a_full_reason_is_kept if {
+	whole := {"code": "no", "message": "why", "rule": "r", "public": true, "remedy": "how"}
+	reasons({"a": {"deny": {whole}}}) == [whole]
+}
+
+test_a_deny_of_any_shape_denies if {
+	every odd in ["text", 1, true, null, {"code": "x"}, {"x": true}, ["text"], {"text"}, [[]], {1}, ""] {
+		answer({"a": {"allow": true, "deny": odd}}).decision == false
+		count(reasons({"a": {"allow": true, "deny": odd}})) == 1
+	}
+}
+
+test_a_text_is_a_private_message if {
+	reasons({"a": {"deny": {"because"}}}) == [{
+		"code": "denied",
+		"message": "because",
+		"rule": "rules.a",
+		"public": false,
+		"remedy": "",
+	}]
+}
+
+test_an_empty_deny_does_not_deny if {
+	every nothing in [set(), [], {}, false] {
+		answer({"a": {"allow": true, "deny": nothing, "hold": nothing}}).decision == true
+	}
+}
+
+test_reasons_of_all_teams_are_given if {
+	count(reasons({"a": {"deny": {"x"}}, "b": {"deny": {"x", "y"}}})) == 3
+}
+
+test_hold_beats_allow_and_is_not_a_yes if {
+	answer({"a": {"allow": true, "hold": {{"approvers": "group:finance", "title": "pay"}}}}) == {
+		"decision": false,
+		"context": {"access_request": {"approvers": "group:finance", "title": "pay"}},
+	}
+}
+
+test_hold_without_allow_is_a_deny if {
+	some reason in reasons({"a": {"allow": false, "hold": {{"approvers": "group:finance"}}}})
+	reason.code == "no_rule_allows"
+}
+
+test_deny_beats_hold if {
+	some reason in reasons({"a": {"allow": true, "hold": {{"approvers": "g"}}}, "b": {"deny": {"x"}}})
+	reason.code == "denied"
+}
+
+test_hold_without_approvers_is_a_deny if {
+	every odd in ["text", true, {"approvers": ""}, [{"approvers": ""}], {{"approvers": ["a"]}}, {{}}, 1, null] {
+		every reason in reasons({"a": {"allow": true, "hold": odd}}) {
+			reason.code == "hold_invalid"
+		}
+		count(reasons({"a": {"allow": true, "hold": odd}})) == 1
+	}
+}
+
+test_several_holds_ask_for_all if {
+	held := answer({"a": {"allow": true, "hold": {{"approvers": "a"}}}, "b": {"hold": {{"approvers": "b", "title": "t"}}}})
+	held.context.access_request.all_of == [{"approvers": "a"}, {"approvers": "b", "title": "t"}]
+	held.context.access_request.approvers == "a and b"
+}
+
+test_obligations_and_labels_of_all_teams_are_collected if {
+	answer({
+		"a": {"allow": true, "obligation": {{"type": "audit", "properties": {}}}, "label": {"pii"}},
+		"b": {"obligation": {{"type": "rate", "properties": {"limit": 1}}}, "label": ["x"]},
+	}).context == {
+		"obligations": [{"type": "audit", "properties": {}}, {"type": "rate", "properties": {"limit": 1}}],
+		"labels": ["pii", "x"],
+	}
+}
+
+test_an_obligation_of_any_shape_reaches_the_gateway if {
+	every odd in ["text", 1, true, null, {"type": "rate"}] {
+		answer({"a": {"allow": true, "obligation": odd}}).context.obligations == [odd]
+	}
+}
+
+long := object.union(question, {"resource": {"properties": {"truncated": true}}})
+
+test_truncated_is_denied if {
+	refused := interlock.decision with input as long with data.rules as {"a": {"allow": true}}
+	refused.decision == false
+	some reason in refused.context.reasons
+	reason.code == "input_truncated"
+}
+
+test_truncated_is_judged_where_every_package_accepts_it if {
+	interlock.decision.decision with input as long
+		with data.rules as {"a": {"allow": true, "accepts_truncated": true}}
+	not interlock.decision.decision with input as long
+		with data.rules as {"a": {"allow": true, "accepts_truncated": true}, "b": {"allow": false}}
+	not interlock.decision.decision with input as long
+		with data.rules as {"a": {"allow": true, "accepts_truncated": "yes"}}
+}
+
+test_a_mark_that_is_not_false_is_truncated if {
+	every odd in [1, "no", null, {}] {
+		marked := object.union(question, {"resource": {"properties": {"truncated": odd}}})
+		not interlock.decision.decision with input as marked with data.rules as {"a": {"allow": true}}
+	}
+}
+
+test_an_empty_question_is_denied if {
+	every odd in [{}, [], null, "x", 1] {
+		refused := interlock.decision with input as odd with data.rules as {"a": {"allow": false}}
+		refused.decision == false
+	}
+}
+
+candidate(type, name) := {"type": type, "id": name, "properties": {"upstream": "u", "name": name}}
+
+list(candidates) := {
+	"phase": "list",
+	"subject": {"id": "x"},
+	"action": {"name": "mcp.tools.list", "properties": {"method": "tools/list"}},
+	"resource": {"type": "mcp_server", "id": "u", "properties": {"candidates": candidates}},
+}
+
+test_no_rules_show_nothing if {
+	interlock.visible == set() with input as list([candidate("tool", "a")]) with data.rules as {}
+}
+
+test_what_is_denied_is_not_shown if {
+	interlock.visible == set() with input as list([candidate("tool", "a")])
+		with data.rules as {"a": {"allow": true}, "b": {"deny": {"x"}}}
+}
+
+test_a_malformed_list_shows_nothing if {
+	every odd in [null, "x", 1, {}, [1, "x", null, {}, {"type": 1}]] {
+		interlock.visible == set() with input as list(odd) with data.rules as {"a": {"allow": true}}
+	}
+}

@@ -1,0 +1,141 @@
+# What `interlock up` runs: nothing is allowed unless it is granted here or in grants/data.json.
+#
+# Roles come with the caller's key or token. What a role may use stands in grants/data.json, as
+# role -> upstream -> patterns of names. ../README.md says how to write rules of your own.
+package rules.starter
+
+import future.keywords.not
+
+default allow := false
+
+# Everybody who is somebody may ask what there is; each list then shows what the same person may use.
+allow if {
+	input.action.name in looking
+	input.subject.id != ""
+}
+
+looking := {
+	"mcp.discover",
+	"mcp.initialize",
+	"mcp.logging.set_level",
+	"mcp.prompts.list",
+	"mcp.resources.list",
+	"mcp.subscriptions.listen",
+	"mcp.templates.list",
+	"mcp.tools.list",
+}
+
+# What is granted to one of the caller's roles may be used.
+allow if {
+	input.action.name in using
+	some role in input.subject.properties.roles
+	grants := data.grants[role]
+	some upstream in [input.resource.properties.upstream, "*"]
+	some pattern in grants[upstream]
+	glob.match(pattern, null, input.resource.properties.name)
+}
+
+using := {
+	"mcp.completion.complete",
+	"mcp.prompts.get",
+	"mcp.resources.read",
+	"mcp.resources.subscribe",
+	"mcp.tools.call",
+}
+
+# A server may ask the user something in a form that the client draws. Sampling, the list of roots and forms on a
+# web page of the server's choosing stay denied: see the README for how to allow them.
+allow if {
+	input.action.name == "mcp.elicitation.create"
+	input.resource.properties.mode == "form"
+	input.subject.id != ""
+}
+
+# Upstreams that are labelled as test material are open to the role of those who test with them, callbacks too.
+allow if {
+	"conformance" in input.resource.properties.catalog.labels
+	"dev" in input.subject.properties.roles
+}
+
+remedy contains "ask for a role that is granted it (grants/data.json), and use what the list shows until then"
+
+# What looks destructive is for administrators. Risk and labels are ours (interlock.toml), never the server's claim.
+deny contains {
+	"code": "needs_admin",
+	"message": "this is marked as able to destroy something",
+	"public": true,
+	"remedy": "ask somebody with the role admin",
+} if {
+	destructive
+	not "admin" in input.subject.properties.roles
+}
+
+destructive if input.resource.properties.catalog.risk == "high"
+
+destructive if "destructive" in input.resource.properties.catalog.labels
+
+# Changing a repository takes a role of its own, whatever the grants say.
+deny contains {
+	"code": "needs_writer",
+	"message": "this changes the repository",
+	"public": true,
+	"remedy": "use a key with the role writer",
+} if {
+	writing
+	not writer
+}
+
+writing if {
+	input.resource.properties.upstream == "git"
+	input.resource.properties.name in {"git_add", "git_checkout", "git_commit", "git_create_branch", "git_reset"}
+}
+
+writer if {
+	some role in input.subject.properties.roles
+	role in {"admin", "writer"}
+}
+
+# In a list there are no arguments, so this rule is silent there and does not hide the tool.
+deny contains {
+	"code": "path_escapes",
+	"message": "a path with .. may lead out of the directory that was opened to you",
+	"public": true,
+	"remedy": "give the path without ..",
+} if {
+	input.resource.properties.upstream in {"files", "git"}
+	some path in paths
+	".." in split(replace(path, "\\", "/"), "/")
+}
+
+# Argument by argument: a cached decision then depends on these, and on no other argument.
+paths contains path if some path in texts(input.resource.properties.arguments.path)
+
+paths contains path if some path in texts(input.resource.properties.arguments.paths)
+
+paths contains path if some path in texts(input.resource.properties.arguments.repo_path)
+
+paths contains path if some path in texts(input.resource.properties.arguments.files)
+
+paths contains path if some path in texts(input.resource.properties.arguments.source)
+
+paths contains path if some path in texts(input.resource.properties.arguments.destination)
+
+texts(value) := {value} if {
+	is_string(value)
+} else := {text | some text in value; is_string(text)} if {
+	is_array(value)
+}
+
+# Keys and tokens that somebody committed do not reach the model.
+obligation contains {"type": "redact", "properties": {"patterns": ["secret"]}} if {
+	input.resource.properties.upstream in {"files", "git"}
+}
+
+# A change is on record, arguments included, before it is made.
+obligation contains {"type": "audit", "properties": {"durable": true, "arguments": true}} if writing
+
+# A server that keeps asking wears the user's attention down.
+obligation contains {"type": "rate", "properties": {"limit": 10, "window_s": 60}} if {
+	input.action.name == "mcp.elicitation.create"
+	not "conformance" in input.resource.properties.catalog.labels
+}

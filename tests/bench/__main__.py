@@ -1,0 +1,102 @@
+"""`python -m tests.bench`: compares a governed call with the upstream alone and with nginx, everything switched on.
+
+python -m tests.bench                       the comparison and the short probes, a few minutes
+python -m tests.bench --gate                a short run that fails when a governed call costs too much CPU
+python -m tests.bench --long                the same as without, and 100,000 calls
+python -m tests.bench --no-gateway          only the upstream and nginx
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Final
+
+import uvloop
+
+from conformance.processes import NotStarted, end_when_told
+from tests.bench import meters
+from tests.bench.comparison import Measured, as_text, compare
+from tests.bench.load import LoadFailed
+from tests.bench.probes import Finding, huge_answers, long_list, many_calls, ten_upstreams
+from tests.bench.targets import all_targets
+
+GATE_CPU_US: Final = 600.0
+"""What a governed call may cost before the gate fails: twice the aim, so that a busy machine does not fail it."""
+
+
+def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line, read."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--gate", action="store_true", help="short; fails above 0.6 ms of CPU per governed call")
+    parser.add_argument("--long", action="store_true", help="also 100,000 calls")
+    parser.add_argument("--no-probes", action="store_true", help="only the comparison")
+    parser.add_argument("--no-gateway", action="store_true", help="only the upstream and nginx")
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--seconds", type=float, default=3.0, help="of each run")
+    parser.add_argument("--connections", type=int, nargs="+", default=[1, 8, 64])
+    parser.add_argument("--gateway", default="", metavar="COMMAND", help="another gateway; {config} is its file")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure what the command line asks for; 1 when a limit is exceeded, 2 when it could not be measured."""
+    options = options_of(arguments)
+    if not meters.available():
+        sys.stderr.write("error: the benchmark reads /proc, which this system does not have\n")
+        return 2
+    end_when_told()
+    try:
+        with tempfile.TemporaryDirectory(prefix="interlock-bench-") as place:
+            rows, findings = uvloop.run(_measure(options, Path(place)))
+    except (NotStarted, LoadFailed, TimeoutError) as fault:
+        sys.stderr.write(f"error: {fault}\n")
+        return 2
+    sys.stdout.write((_as_json(rows, findings) if options.json else _as_text(rows, findings)) + "\n")
+    return 0 if all(finding.ok for finding in findings) else 1
+
+
+async def _measure(options: argparse.Namespace, place: Path) -> tuple[list[Measured], list[Finding]]:
+    quick: bool = options.gate
+    with all_targets(place, command=options.gateway, with_gateway=not options.no_gateway) as (behind, targets):
+        rows = await compare(
+            behind,
+            targets,
+            connections=[8] if quick else options.connections,
+            rounds=3 if quick else options.rounds,
+            seconds=1.5 if quick else options.seconds,
+        )
+    findings = [finding for row in rows for finding in _limits(row, quick)]
+    if not (quick or options.no_probes or options.no_gateway):
+        for probe in (long_list, ten_upstreams, huge_answers, *((many_calls,) if options.long else ())):
+            findings += await probe(place, options.gateway)
+    return rows, findings
+
+
+def _limits(row: Measured, quick: bool) -> list[Finding]:
+    if row.target not in {"evaluated", "cached"}:
+        return []
+    at = f"{row.target}, {row.connections} at a time"
+    found = [Finding(f"{at}: upstream requests beyond one per call", row.extra_requests, "", 0)]
+    if row.target == "evaluated" and row.connections > 1:
+        found.append(Finding(f"{at}: CPU per call", row.cpu_us, "us", GATE_CPU_US))
+    return found
+
+
+def _as_text(rows: Sequence[Measured], findings: Sequence[Finding]) -> str:
+    return "\n".join([as_text(rows), *(str(finding) for finding in findings)])
+
+
+def _as_json(rows: Sequence[Measured], findings: Sequence[Finding]) -> str:
+    found = [{**asdict(finding), "ok": finding.ok} for finding in findings]
+    return json.dumps({"comparison": [asdict(row) for row in rows], "limits": found}, indent=2)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

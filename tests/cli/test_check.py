@@ -1,0 +1,90 @@
+"""`interlock check` prints every fault at once and says with its exit code whether there is one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from gateway.cli import main
+
+FAULTY = '[listen]\nprt = 1\nport = "x"\n[upstreams.a]\ntype = "mcp"\n'
+
+
+def write(tmp_path: Path, text: str) -> list[str]:
+    (tmp_path / "interlock.toml").write_text(text)
+    return ["check", "--config", str(tmp_path / "interlock.toml")]
+
+
+def test_good_configuration_is_said_to_be_good(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = main(write(tmp_path, "[listen]\nport = 9000\n"))
+
+    assert code == 0
+    assert "good; 0 upstreams, engine embedded, http://127.0.0.1:9000" in capsys.readouterr().out
+
+
+def test_every_fault_is_printed_with_its_path_and_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = main(write(tmp_path, FAULTY))
+
+    assert code == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "listen.port: must be a valid integer (line 3)"
+    assert lines[1] == "listen.prt: unknown key; did you mean 'port'? (line 2)"
+    assert lines[2].startswith("upstreams.a: needs either url")
+    assert lines[3].endswith("interlock.toml: 3 faults")
+
+
+def test_faults_come_as_json_for_scripts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = main([*write(tmp_path, FAULTY), "--json"])
+
+    answer = json.loads(capsys.readouterr().out)
+    assert code == 1
+    assert not answer["ok"]
+    assert [fault["path"] for fault in answer["faults"]] == ["listen.port", "listen.prt", "upstreams.a"]
+
+
+def test_policies_that_are_not_there_are_a_fault(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = main(write(tmp_path, '[policy]\npath = "rules"\n'))
+
+    assert code == 1
+    assert f"policy.path: {tmp_path / 'rules'} does not exist" in capsys.readouterr().out
+
+
+def test_directory_of_an_upstream_that_is_not_there_is_a_fault(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = main(write(tmp_path, '[upstreams.a]\ntype = "mcp"\ncommand = ["x"]\ncwd = "gone"\n'))
+
+    assert code == 1
+    assert "upstreams.a.cwd" in capsys.readouterr().out
+
+
+def test_secrets_are_followed_only_when_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NOT_THERE", raising=False)
+    words = write(
+        tmp_path, '[upstreams.a]\ntype = "mcp"\nurl = "http://127.0.0.1:1/"\nheaders = { X-Key = "env:NOT_THERE" }\n'
+    )
+
+    assert main(words) == 0
+    assert main([*words, "--secrets"]) == 1
+    assert "upstreams.a.headers.X-Key: env:NOT_THERE the environment variable" in capsys.readouterr().out
+
+
+def test_configuration_is_found_through_the_environment(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, "[listen]\n")
+    monkeypatch.setenv("INTERLOCK_CONFIG", str(tmp_path / "interlock.toml"))
+
+    assert main(["check"]) == 0
+    assert str(tmp_path) in capsys.readouterr().out
+
+
+def test_missing_configuration_is_a_fault(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = main(["check", "--config", str(tmp_path / "none.toml")])
+
+    assert code == 1
+    assert "`interlock up` writes one" in capsys.readouterr().out

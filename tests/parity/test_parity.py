@@ -1,0 +1,178 @@
+"""The embedded engine and a real OPA give the same answers, feature by feature and for the shipped policies."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import cast
+
+import anyio
+import pytest
+import yaml
+
+from adapters.pdp.bundle import Bundle, bundle_of, load_bundle
+from adapters.pdp.checks import check_bundle
+from adapters.pdp.opa import OpaPdp
+from adapters.pdp.opa_http import Endpoint, OpaHttp
+from adapters.pdp.opa_publish import OpaServer
+from adapters.pdp.policytests import cases_in
+from adapters.pdp.regorus import RegorusPdp
+from adapters.pdp.samples import SAMPLES, question
+from gateway import codec
+from gateway.errors import PolicyEngineUnavailable
+from gateway.ports import Entrypoint, PolicyDecisionPoint
+from tests.pdp.opaserver import HOW_TO, opa_program, running_opa
+
+POLICIES = Path(__file__).parents[2] / "policies"
+PROBES: list[dict[str, object]] = yaml.safe_load((Path(__file__).parent / "probes.yaml").read_text())
+EVALUATED = [probe for probe in PROBES if probe.get("expect") != "refused"]
+REFUSED = [probe for probe in PROBES if probe.get("expect") == "refused"]
+ANSWER = '\nvisible := []\n\ndecision := {"decision": true, "context": {"value": answer}}\n'
+
+
+def _name(probe: Mapping[str, object]) -> str:
+    return str(probe["name"]).replace(" ", "-")
+
+
+def _bundle(probe: Mapping[str, object]) -> Bundle:
+    module = f"package interlock\n\n{probe['module']}\n{ANSWER}"
+    return bundle_of({"probe.rego": module}, cast("dict[str, object]", probe.get("data", {})))
+
+
+async def _answer(pdp: PolicyDecisionPoint, entrypoint: Entrypoint, asked: Mapping[str, object]) -> bytes:
+    """What the engine says, as canonical bytes; a failure as its reason."""
+    with anyio.fail_after(10):
+        try:
+            return codec.canonical((await pdp.evaluate(entrypoint, asked)).value)
+        except PolicyEngineUnavailable as exc:
+            return f"unavailable: {exc.reason}".encode()
+
+
+def _expected(probe: Mapping[str, object], engine: str = "value") -> bytes:
+    if probe.get("expect") == "undefined":
+        return b"unavailable: undefined"
+    if probe.get("expect") == "error":
+        return b"unavailable: pdp_unavailable"
+    return codec.canonical({"decision": True, "context": {"value": probe.get(engine, probe["value"])}})
+
+
+@pytest.fixture(scope="session")
+def opa() -> Iterator[str]:
+    if not opa_program():
+        policies = len(_questions()) + len(_cases())
+        pytest.skip(f"{len(EVALUATED)} probes and {policies} policy questions not compared: {HOW_TO}")
+    with running_opa() as url:
+        yield url
+
+
+def test_there_are_enough_probes() -> None:
+    assert len(PROBES) >= 60
+    assert len({probe["name"] for probe in PROBES}) == len(PROBES)
+
+
+@pytest.mark.parametrize("probe", EVALUATED, ids=_name)
+async def test_embedded_engine_gives_the_answer_of_opa(probe: Mapping[str, object]) -> None:
+    bundle = _bundle(probe)
+
+    answer = await _answer(RegorusPdp(bundle), "decision", cast("dict[str, object]", probe.get("input", {})))
+
+    assert answer == _expected(probe, "embedded")
+
+
+def test_the_engines_differ_in_no_more_than_is_known() -> None:
+    known = [probe["name"] for probe in PROBES if "embedded" in probe]
+
+    assert known == ["length of a text with letters beyond the basic plane"]
+
+
+@pytest.mark.parametrize("probe", REFUSED, ids=_name)
+def test_what_the_engines_do_not_share_is_refused(probe: Mapping[str, object]) -> None:
+    faults = check_bundle(_bundle(probe))
+
+    assert faults
+    assert all(fault.line and fault.message for fault in faults if fault.file == "probe.rego")
+
+
+def test_the_checks_refuse_no_policy_that_both_engines_evaluate() -> None:
+    files = {
+        f"probe{number}.rego": f"package probes.p{number}\n\n{probe['module']}"
+        for number, probe in enumerate(EVALUATED)
+        if probe.get("expect") != "error" and not probe.get("data")
+    }
+    entry = f"package interlock\n\nanswer := 1\n{ANSWER}"
+
+    faults = check_bundle(bundle_of({"entry.rego": entry, **files}))
+
+    assert faults == []
+
+
+@pytest.mark.slow
+async def test_opa_gives_the_answer_that_is_written_down(opa: str) -> None:
+    server = OpaServer(Endpoint.parse(opa))
+    pdp = OpaPdp(OpaHttp(Endpoint.parse(opa), connect_timeout_s=2.0), timeout_s=5.0)
+    differing: dict[str, tuple[bytes, bytes]] = {}
+
+    for probe in EVALUATED:
+        await server.publish(_bundle(probe))
+        answer = await _answer(pdp, "decision", cast("dict[str, object]", probe.get("input", {})))
+        if answer != _expected(probe):
+            differing[str(probe["name"])] = (answer, _expected(probe))
+
+    pdp.close()
+    assert differing == {}
+
+
+def _directories() -> list[list[Path]]:
+    packs = sorted({path.parent for path in POLICIES.rglob("*.rego")} - {POLICIES / "lib"})
+    return [[POLICIES / "lib", pack] for pack in packs]
+
+
+def _cases() -> list[tuple[Entrypoint, Mapping[str, object]]]:
+    bundles = [load_bundle(paths) for paths in _directories()]
+    found = [case for bundle in bundles for source in bundle.cases for case in cases_in(source)]
+    return [(cast("Entrypoint", case.entrypoint), case.input) for case in found]
+
+
+def _questions() -> list[tuple[Entrypoint, Mapping[str, object]]]:
+    """The sample of every action, and calls over a grid of roles, upstreams, names, arguments and risks."""
+    asked: list[tuple[Entrypoint, Mapping[str, object]]] = [(entry, sample) for _, entry, sample in SAMPLES]
+    roles: tuple[list[str], ...] = ([], ["developer"], ["writer", "developer"], ["admin"], ["dev"])
+    tools = (("git", "git_status"), ("git", "git_commit"), ("files", "read_file"), ("time", "now"), ("x", "y"))
+    arguments: tuple[dict[str, object], ...] = (
+        {},
+        {"path": "a/b"},
+        {"path": "../b"},
+        {"paths": ["a", "..\\b"]},
+        {"path": 7},
+    )
+    for role, (upstream, name), given, risk in itertools.product(roles, tools, arguments, ("low", "high")):
+        properties = {"upstream": upstream, "name": name, "arguments": given, "catalog": {"risk": risk, "labels": []}}
+        call = question("mcp.tools.call", "tool", "request", known=True)
+        call["subject"] = {"type": "agent", "id": "key:a", "properties": {"roles": role}}
+        call["resource"] = {"type": "tool", "id": f"{upstream}/{name}", "properties": properties}
+        asked.append(("decision", call))
+        candidates = [{**cast("dict[str, object]", call["resource"])} for _ in range(2)]
+        listed = {"type": "mcp_server", "id": upstream, "properties": {"candidates": candidates}}
+        asked.append(("visible", {**call, "phase": "list", "resource": listed}))
+    return asked
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("paths", _directories(), ids=lambda paths: paths[-1].name)
+async def test_shipped_policies_decide_byte_for_byte_the_same_on_both_engines(opa: str, paths: list[Path]) -> None:
+    bundle = load_bundle(paths)
+    embedded = RegorusPdp(bundle)
+    server = OpaPdp(OpaHttp(Endpoint.parse(opa), connect_timeout_s=2.0), timeout_s=5.0)
+    await OpaServer(Endpoint.parse(opa)).publish(bundle)
+    asked = [*_questions(), *_cases()]
+
+    differing = [
+        (entrypoint, each)
+        for entrypoint, each in asked
+        if await _answer(embedded, entrypoint, each) != await _answer(server, entrypoint, each)
+    ]
+
+    server.close()
+    assert len(asked) > 500
+    assert differing == []
