@@ -55,6 +55,7 @@ class Events:
         self._subscriptions: set[Subscription] = set()
         self._watchers: dict[tuple[str, str], int] = {}
         self._unwatched: list[Callable[[str, str], None]] = []
+        self._closed = False
 
     def publish(self, event: Event) -> None:
         """Tell every subscription; never waits."""
@@ -62,7 +63,8 @@ class Events:
             subscription.put(event)
 
     def close(self) -> None:
-        """End every subscription in good order: the gateway is going down."""
+        """End every subscription in good order, later ones at once: the gateway is going down."""
+        self._closed = True
         for subscription in self._subscriptions:
             subscription.close()
 
@@ -70,6 +72,8 @@ class Events:
     def subscription(self) -> Iterator[Subscription]:
         """Receive events while the block runs."""
         subscription = Subscription()
+        if self._closed:
+            subscription.close()
         self._subscriptions.add(subscription)
         try:
             yield subscription

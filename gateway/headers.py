@@ -18,6 +18,7 @@ PARAM_PREFIX: Final = "mcp-param-"
 
 _SENTINEL = re.compile(r"=\?base64\?(.*)\?=", re.DOTALL)
 _PLAIN = re.compile(r"[\x20-\x7e]*")
+_SENDABLE = re.compile(r"[\t\x20-\x7e]*")
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _DECIMAL = re.compile(r"-?[0-9]{1,400}(?:\.0{1,400})?")
 _TYPES: Final = frozenset({"string", "integer", "boolean"})
@@ -32,7 +33,12 @@ def encode_value(value: str) -> str:
 
 
 def decode_value(value: str) -> str | None:
-    """The text that a header value stands for; `None` for a malformed one, which then equals nothing."""
+    """The text that a header value stands for; `None` for a malformed one, which then equals nothing.
+
+    Visible ASCII, space and tab are all that may stand there (section "Value Encoding").
+    """
+    if not _SENDABLE.fullmatch(value):
+        return None
     match = _SENTINEL.fullmatch(value)
     if match is None:
         return value
@@ -140,7 +146,7 @@ def param_mismatch(
         if sent is None:
             return f"Mcp-Param-{token} is missing but the argument {'.'.join(path)!r} is present"
         decoded = decode_value(sent)
-        if decoded is None or not _PLAIN.fullmatch(sent) or not _same(kind, value, rendered, decoded):
+        if decoded is None or not _same(kind, value, rendered, decoded):
             return f"Mcp-Param-{token} does not match the argument {'.'.join(path)!r}"
     return None
 

@@ -21,7 +21,9 @@ PAGE_SIZE: Final = 1_000
 TTL_MS: Final = 5_000
 """How long a client may keep a list or a description; a change is announced to those that listen."""
 CACHED_LISTS: Final = 512
+CURSOR_TTL_S: Final = 3_600
 MAX_INSTRUCTIONS: Final = 4_096
+MODERN: Final = "2026-07-28"
 
 _LISTS: Final[Mapping[str, tuple[Kind, str]]] = {
     "tools/list": ("tool", "tools"),
@@ -97,7 +99,10 @@ class Lister:
         snapshot = self._registry.snapshot
         epoch = self._epoch()
         revision = snapshot.view_revision(call.resource.name)
-        key = (call.method, call.resource.name, revision, epoch, identity.fingerprint, call.params.get("cursor"))
+        # A page is kept for half of the time that its cursor is good for, so that the cursor given out is always good.
+        half = self._now_s() // (CURSOR_TTL_S // 2)
+        where = (call.method, call.resource.name, revision, epoch, call.protocol_version == MODERN)
+        key = (where, identity.fingerprint, call.params.get("cursor"), half)
         page = self._cache.get(key)
         if page is not None:
             self._cache.move_to_end(key)
@@ -114,7 +119,10 @@ class Lister:
         start = self._start(call, identity, revision)
         seen = await self._seen(call, identity, snapshot.items(call.resource.name, kind))
         page = b'{"resultType":"complete","' + member.encode() + b'":['
-        page += b",".join([item.wire for item in seen[start : start + self._page_size]]) + b"]"
+        wires = [item.wire for item in seen[start : start + self._page_size]]
+        if kind == "tool" and call.protocol_version != MODERN:
+            wires = [legacy_tool(wire) for wire in wires]
+        page += b",".join(wires) + b"]"
         if len(seen) > start + self._page_size:
             page += b',"nextCursor":' + codec.dumps(self._cursor(call, identity, revision, start + self._page_size))
         return page + f',"ttlMs":{TTL_MS},"cacheScope":"private"}}'.encode()
@@ -142,7 +150,9 @@ class Lister:
 
     def _cursor(self, call: Call, identity: Identity, revision: int, at: int) -> str:
         value: Mapping[str, object] = {"m": call.method, "v": call.resource.name, "r": revision, "at": at}
-        return self._cursors.seal("cursor", value, principal=identity.principal, ttl_s=3_600, now_s=self._now_s())
+        return self._cursors.seal(
+            "cursor", value, principal=identity.principal, ttl_s=CURSOR_TTL_S, now_s=self._now_s()
+        )
 
     def _description(self, call: Call) -> Mapping[str, object]:
         catalog = self._catalog(call.resource)
@@ -181,6 +191,24 @@ class Lister:
             if state.catalog is not None and state.catalog.instructions:
                 parts.append(f"## {state.name}\n{state.catalog.instructions[:MAX_INSTRUCTIONS]}")
         return "\n\n".join(parts)
+
+
+def legacy_tool(wire: bytes) -> bytes:
+    """A tool's definition without what only 2026-07-28 knows: an `outputSchema` that is not an object's.
+
+    A client of the handshake era refuses the whole list over one such schema (2025-11-25, server/tools, "Output
+    Schema"); without it the tool still works.
+    """
+    if b'"outputSchema"' not in wire:
+        return wire
+    definition = codec.loads(wire)
+    if not isinstance(definition, dict) or _is_object_schema(definition.get("outputSchema")):
+        return wire
+    return codec.dumps({key: value for key, value in definition.items() if key != "outputSchema"})
+
+
+def _is_object_schema(schema: object) -> bool:
+    return isinstance(schema, dict) and schema.get("type") == "object"
 
 
 def capabilities_of(catalog: UpstreamCatalog | None) -> dict[str, object]:

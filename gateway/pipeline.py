@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
@@ -20,6 +21,7 @@ from gateway.errors import (
     QuotaExceeded,
     Unauthenticated,
     UnknownResource,
+    UpstreamProtocolError,
 )
 from gateway.ports import CallRecord, Exchange, Identifier, Recorder, Relay, Upstream
 from gateway.types import (
@@ -43,6 +45,9 @@ CALLBACK_ACTIONS: Final[Mapping[str, tuple[str, str]]] = {
     "roots/list": ("mcp.roots.list", "roots"),
 }
 """Questions that an upstream may put to the client -> (action, resource type) of the call that each becomes."""
+
+_CALL_NOTIFICATIONS: Final = frozenset({"notifications/progress", "notifications/message"})
+"""What an upstream may tell the client of a call; anything else would be a word of the gateway's own."""
 
 _REFUSALS: Final = (
     Unauthenticated,
@@ -123,7 +128,8 @@ class Pipeline:
             result = await self._execute(progress, authorized, exchange)
             result = await self._inspect(progress, authorized, result)
         except asyncio.CancelledError:
-            self._record(progress, "cancelled", "")
+            with suppress(AuditUnavailable):  # a cancellation goes on whether or not it can be recorded
+                self._record(progress, "cancelled", "")
             raise
         except InterlockError as error:
             self._record(progress, "denied" if isinstance(error, _REFUSALS) else "failed", error.code, error)
@@ -188,7 +194,13 @@ class Pipeline:
     async def ask_client(
         self, parent: Authorized, exchange: Exchange, method: str, params: Mapping[str, object]
     ) -> Result:
-        """Turn an upstream's question into a call of its own, which travels the same path to the client."""
+        """Turn an upstream's question into a call of its own, which travels the same path to the client.
+
+        Raises `UpstreamProtocolError` for a question that is not in MCP.
+        """
+        if method not in CALLBACK_ACTIONS:
+            words = f"upstream {parent.call.resource.upstream!r} asked its client for something that is not in MCP"
+            raise UpstreamProtocolError(words)
         action, resource_type = CALLBACK_ACTIONS[method]
         frozen = freeze(dict(params))
         call = replace(
@@ -234,6 +246,8 @@ class _GovernedRelay:
         return self._exchange.wants_progress
 
     async def notify(self, method: str, params: Mapping[str, object]) -> None:
+        if method not in _CALL_NOTIFICATIONS:
+            return
         if self._redacting:
             # What policy redacts from the result must not leave by another door: numbers pass, texts do not.
             if method != "notifications/progress":
@@ -276,7 +290,8 @@ def _intent(authorized: Authorized, now_ns: int) -> CallRecord:
 def _record_of(progress: _Progress, outcome: str, code: str, error: InterlockError | None, now_ns: int) -> CallRecord:
     end = time.perf_counter_ns()
     permit, result = progress.permit, progress.result
-    ruling = permit.ruling if permit else (error.ruling if error else None) or Ruling("")
+    # A refusal of its own ruling came later than the permit: policy judged the result, too.
+    ruling = (error.ruling if error else None) or (permit.ruling if permit else Ruling(""))
     obligations = permit.obligations if permit else ()
     identified = progress.identified or end
     decided = progress.decided or (end if progress.identified else identified)

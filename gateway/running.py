@@ -18,6 +18,8 @@ log = logging.getLogger("interlock.upstreams")
 
 DRAIN_S: Final = 30.0
 """How long the calls on an upstream that is replaced may take to end."""
+FIRST_ATTEMPT_S: Final = 10.0
+"""How long a call waits for an upstream that has just been started, or replaced by another configuration."""
 
 
 class Runnable(Upstream, Protocol):
@@ -47,6 +49,9 @@ class _Entry:
     async def execute(self, authorized: Authorized, relay: Relay) -> Result:
         self.calls += 1
         try:
+            if not self.upstream.settled.is_set():  # it was configured a moment ago: that is no reason to fail
+                with anyio.move_on_after(FIRST_ATTEMPT_S):
+                    await self.upstream.settled.wait()
             return await self.upstream.execute(authorized, relay)
         finally:
             self.calls -= 1

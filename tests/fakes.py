@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 
-from gateway.errors import AuditUnavailable
-from gateway.ports import Answer, ApiKey, CallRecord, Entrypoint, Pin, PolicyDecisionPoint, Recorder, StateStore
+from gateway import codec
+from gateway.errors import AuditUnavailable, InvalidCall, Unauthenticated
+from gateway.pipeline import Decider, Trail
+from gateway.ports import (
+    Answer,
+    ApiKey,
+    CallRecord,
+    Entrypoint,
+    Exchange,
+    Identifier,
+    Pin,
+    PolicyDecisionPoint,
+    Recorder,
+    Relay,
+    StateStore,
+    Upstream,
+)
+from gateway.types import EMPTY, Authorized, Call, Credentials, Entity, Era, Identity, Permit, Result, Ruling
 
 
 class FakeStore:
@@ -111,3 +128,158 @@ class FakePdp:
 
 
 _pdp: type[PolicyDecisionPoint] = FakePdp
+
+
+class FakeIdentifier:
+    """`Identifier` that knows the bearers it was made with; `anonymous` is who a request without one is from."""
+
+    def __init__(self, known: Mapping[str, Identity], *, anonymous: Identity | None = None) -> None:
+        self.known = dict(known)
+        self.anonymous = anonymous
+        self.fail_with: Exception | None = None
+        self.seen: list[Credentials] = []
+
+    async def identify(self, credentials: Credentials) -> Identity:
+        self.seen.append(credentials)
+        if self.fail_with is not None:
+            raise self.fail_with
+        if not credentials.bearer and self.anonymous is not None and credentials.on_loopback:
+            return self.anonymous
+        identity = self.known.get(credentials.bearer)
+        if identity is None:
+            raise Unauthenticated("no valid credential came with the request")
+        return identity
+
+
+_identifier: type[Identifier] = FakeIdentifier
+
+
+class FakeDecider:
+    """`Decider` that permits everything, unless `decide_with` raises or answers otherwise."""
+
+    def __init__(self) -> None:
+        self.decide_with: Callable[[Call, Identity], Permit] = permit_for
+        self.carry_out_with: Callable[[Call, Permit], tuple[Call, Permit]] = lambda call, permit: (call, permit)
+        self.inspect_with: Callable[[Authorized, Result], Result] = lambda _, result: result
+        self.asked: list[Call] = []
+        self.inspected: list[Result] = []
+
+    async def decide(self, call: Call, identity: Identity) -> Permit:
+        self.asked.append(call)
+        return self.decide_with(call, identity)
+
+    def carry_out(self, call: Call, permit: Permit) -> tuple[Call, Permit]:
+        return self.carry_out_with(call, permit)
+
+    async def inspect(self, authorized: Authorized, result: Result) -> Result:
+        self.inspected.append(result)
+        return self.inspect_with(authorized, result)
+
+
+def permit_for(call: Call, identity: Identity) -> Permit:
+    """A yes to exactly this call, without obligations."""
+    return Permit("d1", call.digest, ruling=Ruling("d1", "r1", "fake"))
+
+
+_decider: type[Decider] = FakeDecider
+_trail: type[Trail] = FakeRecorder
+
+
+class FakeUpstream:
+    """`Upstream` that answers as told and keeps what it was asked to carry out."""
+
+    def __init__(
+        self, answer: Callable[[Authorized, Relay], Awaitable[Result]] | None = None, *, payload: bytes = b"{}"
+    ) -> None:
+        self.answer = answer
+        self.payload = payload
+        self.fail_with: Exception | None = None
+        self.executed: list[Authorized] = []
+
+    async def execute(self, authorized: Authorized, relay: Relay) -> Result:
+        self.executed.append(authorized)
+        if self.fail_with is not None:
+            raise self.fail_with
+        return await self.answer(authorized, relay) if self.answer is not None else Result(self.payload)
+
+
+_upstream: type[Upstream] = FakeUpstream
+
+
+class FakeExchange:
+    """`Exchange` with a client that gives `answers` by method; without one it cannot be asked."""
+
+    def __init__(self, owner: str = "client", *, era: Era = Era.LEGACY) -> None:
+        self.owner = owner
+        self.era = era
+        self.capabilities: Mapping[str, object] = EMPTY
+        self.log_level = ""
+        self.wants_progress = False
+        self.answers: dict[str, Result] = {}
+        self.told: list[tuple[str, Mapping[str, object]]] = []
+        self.asked: list[Call] = []
+
+    async def notify(self, method: str, params: Mapping[str, object]) -> None:
+        self.told.append((method, params))
+
+    async def ask(self, call: Call) -> Result:
+        self.asked.append(call)
+        answer = self.answers.get(call.method)
+        if answer is None:
+            raise InvalidCall(f"the client did not declare what {call.method} needs")
+        return answer
+
+
+_exchange: type[Exchange] = FakeExchange
+
+ANA = Identity(Entity("user", "user:ana"), tenant="acme", roles=("analyst",), method="api_key")
+BO = Identity(Entity("user", "user:bo"), tenant="acme", roles=("analyst",), method="api_key")
+
+
+class FakeRelay:
+    """`Relay` that answers as `answers` says (by method: JSON, a `Result` or an error to raise) and keeps what it saw.
+
+    A modern client's answer to any other question is that it takes it along (`input_required`).
+    """
+
+    def __init__(
+        self,
+        owner: str = "client",
+        *,
+        era: Era = Era.LEGACY,
+        capabilities: Mapping[str, object] | None = None,
+        answers: Mapping[str, object] | None = None,
+        log_level: str = "",
+        wants_progress: bool = False,
+    ) -> None:
+        self.owner = owner
+        self.era = era
+        self.capabilities = capabilities or {}
+        self.answers = answers or {}
+        self.log_level = log_level
+        self.wants_progress = wants_progress
+        self.notified: list[tuple[str, Mapping[str, object]]] = []
+        self.asked: list[tuple[str, Mapping[str, object]]] = []
+        self.asking = asyncio.Event()
+        self.thinking: asyncio.Event | None = None
+        """What a person at the client waits for before answering, if set."""
+
+    async def notify(self, method: str, params: Mapping[str, object]) -> None:
+        self.notified.append((method, params))
+
+    async def ask(self, method: str, params: Mapping[str, object]) -> Result:
+        self.asked.append((method, params))
+        self.asking.set()
+        if self.thinking is not None:
+            await self.thinking.wait()
+        answer = self.answers.get(method)
+        if isinstance(answer, BaseException):
+            raise answer
+        if isinstance(answer, Result):
+            return answer
+        if self.era is Era.MODERN:
+            return Result(b"{}", "input_required")
+        return Result(codec.dumps(answer))
+
+
+_relay: type[Relay] = FakeRelay

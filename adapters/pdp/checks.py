@@ -6,7 +6,6 @@ The same checks hold for the embedded engine and for OPA, so that a policy that 
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, cast
@@ -25,6 +24,10 @@ from gateway.ports import Entrypoint
 
 ENTRYPOINTS: Final[tuple[Entrypoint, ...]] = ("decision", "visible")
 PACKAGE: Final = "interlock"
+RULES: Final = "rules"
+RULES_DEPTH: Final = 2
+NEGATION: Final = ("future", "keywords", "not")
+_PLAIN: Final = frozenset({"Var", "RefDot", "RefBrack"})
 _VERB: Final = re.compile(r"%(?:[^a-zA-Z%]*)(?:[a-zA-Z%]|$)")
 _EQUAL_VERB: Final = re.compile(r"%(?:[vsdxq%]|0?[0-9]+d|\.[0-9]+f)")
 _UNEQUAL_CLASS: Final = re.compile(r"(?:^|[^\\])(?:\\\\)*(\\[wWdDsSbB])")
@@ -76,10 +79,15 @@ def _static_faults(program: Program, bundle: Bundle) -> Iterator[Fault]:
     yield from _missing_entrypoints(program)
     yield from _overlaps(program, cast("Mapping[str, object]", codec.loads(bundle.data)))
     yield from _recursions(program)
-    yield from _split_imports(program)
+    yield from _package_faults(program)
+    yield from _negation_faults(program)
     for rule in program.rules:
         for call in rule.uses.calls:
             yield from _call_faults(program, rule, call)
+        for name in rule.unbound:
+            yield _at(
+                rule, name, f"{name.text} is never given a value (unsafe variable); declare it or correct the name"
+            )
 
 
 def _missing_entrypoints(program: Program) -> Iterator[Fault]:
@@ -124,16 +132,38 @@ def _recursions(program: Program) -> Iterator[Fault]:
             yield _at(cycle[0], cycle[0].node, f"recursive: {text}; write it without")
 
 
-def _split_imports(program: Program) -> Iterator[Fault]:
-    """The embedded engine may lose rules of a package of several files when they are reached through an import."""
-    files = Counter(module.package for module in program.modules)
+def _package_faults(program: Program) -> Iterator[Fault]:
+    """Packages whose rules would not all count.
+
+    The embedded engine silently loses rules, denials among them, of a package that is spread over several files; and
+    the library composes `rules.<team>`, nothing deeper.
+    """
+    first: dict[tuple[str, ...], str] = {}
     for module in program.modules:
-        for ref, alias in module.imports:
-            path = constant_path(ref) or ()
-            split = next((".".join(path[:end]) for end in range(2, len(path) + 1) if files[path[1:end]] > 1), "")
-            if path[:1] == ("data",) and split:
-                text = f"import of {split}, a package of several files, as {alias}; write its rules out in full instead"
-                yield Fault(module.file, ref.line, ref.col, text)
+        name = ".".join(module.package)
+        home = first.setdefault(module.package, module.file)
+        if home != module.file:
+            text = f"package {name} already has the file {home}; keep a package in one file, or rules of it may be lost"
+            yield Fault(module.file, 1, 1, text)
+        if module.package[:1] == (RULES,) and len(module.package) != RULES_DEPTH:
+            yield Fault(module.file, 1, 1, f"package {name} is not asked: rules live in {RULES}.<team>, one name deep")
+
+
+def _negation_faults(program: Program) -> Iterator[Fault]:
+    """OPA and the embedded engine differ on `not f(x)` with an undefined `x`, except under `future.keywords.not`."""
+    agreed = {
+        module.file for module in program.modules if any(constant_path(ref) == NEGATION for ref, _ in module.imports)
+    }
+    for rule in program.rules:
+        if rule.module.file in agreed:
+            continue
+        for node in rule.node.walk():
+            inner = node.part("expr") if node.kind == "NotExpr" else None
+            if inner is not None and inner.kind not in _PLAIN:
+                text = (
+                    "`not` round a call means different things to different engines; add `import future.keywords.not`"
+                )
+                yield _at(rule, node, text)
 
 
 def _cycle_from(start: Rule, needs: Mapping[Rule, tuple[Rule, ...]], done: set[Rule]) -> list[Rule]:

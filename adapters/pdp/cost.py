@@ -142,6 +142,8 @@ class _Body:
         depth = max((self.depth(child) for _, child in node.parts), default=0)
         if node.kind in _COMPREHENSIONS or node.kind == "bodies":
             depth = max(depth, self._with_head(node))
+        if node.kind == "Every":  # only its own body is inside the loop
+            depth += self._is_loop(node)
         call = self._calls.get(id(node))
         if call is not None and call.user_defined:
             depth = max(depth, self._depths.of_function(call.name))
@@ -168,7 +170,7 @@ class _Body:
         waiting = [statement]
         while waiting:
             node = waiting.pop()
-            count += self._is_loop(node)
+            count += node.kind != "Every" and self._is_loop(node)
             waiting.extend(
                 child for _, child in node.parts if child.kind not in _COMPREHENSIONS and child.kind != "query"
             )

@@ -1,11 +1,12 @@
 """Management of an OPA server: whether it is well, what policy it has, and giving it ours.
 
-Modules reach the server one by one, so between the first and the last it decides by a mixture. For a server that is
-deciding already, let OPA download a bundle instead; this is for a server of one's own, before it is asked.
+Modules reach the server one by one. Meanwhile the library is not there, so that everything is denied rather than
+decided by a mixture; where that moment matters, let OPA download a bundle instead.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Final, cast
 from urllib.parse import quote
@@ -22,6 +23,7 @@ from gateway.errors import PolicyEngineUnavailable
 PREFIX: Final = "interlock/"
 REVISION: Final = "interlock_revision"
 TIMEOUT_S: Final = 10.0
+_ENTRY_PACKAGE: Final = re.compile(r"^package interlock\s*$", re.MULTILINE)
 
 
 class OpaServer:
@@ -68,20 +70,19 @@ class OpaServer:
                 raise PolicyEngineUnavailable("OPA cannot be given the policy") from exc
 
     async def _replace(self, opa: AsyncOpaClient, bundle: Bundle) -> None:
+        """The library leaves first and comes last: without it the entry points are undefined, which is a no."""
         old = [str(name) for name in await opa.get_policies_list() if str(name).startswith(PREFIX)]
-        for name in old:
+        for name in sorted(old, key=_is_not_library):
             await opa.delete_policy(quote(name))
-        data = {**cast("dict[str, object]", orjson.loads(bundle.data)), REVISION: bundle.revision}
-        try:
-            await opa.update_or_create_data(data, "")
-        except RegoParseError as exc:
-            raise PolicyRefused([Fault("data", 0, 0, str(exc.message))]) from exc
-        waiting = list(bundle.files)
+        data = cast("dict[str, object]", orjson.loads(bundle.data))
+        await _give_data(opa, data)
+        waiting = sorted(bundle.files, key=_is_library)
         while waiting:  # a module may need another one first: go on as long as one more is accepted
             refused = [(file, faults) for file in waiting if (faults := await self._put(opa, file))]
             if len(refused) == len(waiting):
                 raise PolicyRefused([fault for _, faults in refused for fault in faults])
             waiting = [file for file, _ in refused]
+        await _give_data(opa, {**data, REVISION: bundle.revision})  # last, so that it says that all of it is there
 
     async def _put(self, opa: AsyncOpaClient, file: Source) -> list[Fault]:
         try:
@@ -89,6 +90,21 @@ class OpaServer:
         except RegoParseError as exc:
             return [_fault(file, error) for error in exc.errors] or [Fault(file.path, 0, 0, str(exc.message))]
         return []
+
+
+def _is_library(file: Source) -> bool:
+    return _ENTRY_PACKAGE.search(file.text) is not None
+
+
+def _is_not_library(name: str) -> bool:
+    return not name.startswith(f"{PREFIX}lib/")
+
+
+async def _give_data(opa: AsyncOpaClient, data: Mapping[str, object]) -> None:
+    try:
+        await opa.update_or_create_data(dict(data), "")
+    except RegoParseError as exc:
+        raise PolicyRefused([Fault("data", 0, 0, str(exc.message))]) from exc
 
 
 def _fault(file: Source, error: object) -> Fault:

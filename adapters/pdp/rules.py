@@ -50,6 +50,16 @@ class Rule:
         return ".".join(step or "*" for step in self.path)
 
     @cached_property
+    def unbound(self) -> tuple[Node, ...]:
+        """The names that nothing in the rule, its module or the language gives a value."""
+        bound = {*self.locals, *_bound_by_use(self.node), *self.uses.names, "_", *_ROOTS}
+        head = self.node.part("head") or self.node
+        parts = [*head.parts, *(self.node.parts if head is not self.node else ())]
+        steps = [step for step in _head_ref(self.node)[1] if isinstance(step, Node)]
+        tops = [*steps, *(node for role, node in parts if role not in {"refr", "head", "args"})]
+        return tuple(node for top in tops for node in _read_names(top) if node.text not in bound)
+
+    @cached_property
     def locals(self) -> frozenset[str]:
         """Names that the rule declares itself, anywhere in it."""
         return frozenset(_declared(self.node))
@@ -66,6 +76,8 @@ class Uses:
     stand_ins: frozenset[Pattern]
     """Rules and functions that are put in the place of others (`with f as g`)."""
     strange: tuple[Node, ...]
+    names: frozenset[str]
+    """What the module knows without declaring it in the rule: its imports and the rules of its package."""
 
 
 class Program:
@@ -153,12 +165,34 @@ def _declared_below(top: Node) -> Iterator[str]:
 def _parameters(rule: Node, head: Node) -> dict[str, int]:
     """The arguments that are plain names which nothing in the rule declares again."""
     arguments = head.all("args")
-    inside = [name for _, node in rule.parts if node is not head for name in _declared_below(node)]
+    parts = [*head.parts, *(rule.parts if head is not rule else ())]
+    inside = {name for role, node in parts if role not in {"args", "refr", "head"} for name in _declared_below(node)}
     return {
         argument.text: position
         for position, argument in enumerate(arguments)
         if argument.kind == "Var" and argument.text not in inside
     }
+
+
+def _bound_by_use(rule: Node) -> Iterator[str]:
+    """Names that get a value where they stand: steps of a reference, sides of `=`, a function's output argument."""
+    for node in rule.walk():
+        if node.kind == "RefBrack":
+            yield from (each.text for index in node.all("index") for each in index.walk() if each.kind == "Var")
+        elif node.kind == "AssignExpr" and node.value != "ColEq":
+            yield from (name for side in (*node.all("lhs"), *node.all("rhs")) for name in _names_in(side))
+        elif node.kind == "Call":
+            yield from (name for output in node.all("params")[-1:] for name in _names_in(output))
+
+
+def _read_names(node: Node) -> Iterator[Node]:
+    """The bare names below `node`, without those of functions and of what `with` replaces."""
+    if node.kind == "Var":
+        yield node
+    for role, child in node.parts:
+        is_replaced = node.kind == "with_mods" and (role == "refr" or child.kind in _REFS)
+        if not (is_replaced or (node.kind == "Call" and role == "fcn")):
+            yield from _read_names(child)
 
 
 def _names_in(node: Node) -> Iterator[str]:
@@ -196,6 +230,7 @@ class _Reader:
             tuple(self._calls),
             frozenset(self._stand_ins),
             tuple(self._strange),
+            self._names | self._aliases.keys(),
         )
 
     def _read(self, node: Node) -> None:

@@ -18,7 +18,7 @@ from anyio.abc import TaskGroup
 from adapters.stores.sql import SqlStore, open_store
 from gateway.app.endpoints import Front, Parts
 from gateway.app.identification import open_identification
-from gateway.app.policy import ActivePolicy, open_engine
+from gateway.app.policy import ActivePolicy, open_engine, read_policy
 from gateway.app.reloading import Reloader
 from gateway.app.telemetry import export_telemetry
 from gateway.app.upstreams import UpstreamFactory
@@ -48,6 +48,7 @@ log = logging.getLogger("interlock")
 
 VERSION: Final = "0.1.0"
 FOLLOW_S: Final = 1.0
+CLOSE_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +95,9 @@ async def running_gateway(settings: Settings, port: int) -> AsyncIterator[Gatewa
 async def _opened(settings: Settings, port: int, stack: AsyncExitStack) -> Base:
     url = settings.listen.public_url.rstrip("/") or _local_url(settings.listen.host, port)
     store = await open_store(settings.state.address(), data_dir=settings.state.dir, clock_s=time.time)
-    stack.push_async_callback(store.aclose)
+    stack.push_async_callback(_closed, store)
     policy = ActivePolicy()
-    policy.activate(await open_engine(settings.policy))
+    policy.activate(await open_engine(settings.policy, await read_policy(settings.policy)))
     stack.callback(policy.close)
     metrics = Metrics()
     sinks: list[RecordSink] = [metrics]
@@ -123,6 +124,12 @@ def _open_log(settings: Settings, stack: AsyncExitStack) -> AuditLog:
     return opened
 
 
+async def _closed(store: SqlStore) -> None:
+    """Also when the gateway was cancelled: connections that are torn off keep the database busy."""
+    with anyio.CancelScope(shield=True), anyio.move_on_after(CLOSE_S):
+        await store.aclose()
+
+
 @asynccontextmanager
 async def _ended_last() -> AsyncIterator[TaskGroup]:
     async with anyio.create_task_group() as group:
@@ -143,14 +150,15 @@ async def _recorded(journal: Journal) -> AsyncIterator[TaskGroup]:
 
 def _assembled(base: Base) -> Gateway:
     registry, events = Registry(tuple(base.settings.upstreams)), Events()
-    factory = UpstreamFactory(registry, events, base.store, base.settings.limits, {})
-    running = Running(base.group, factory.make, lambda name: registry.down(name, "a fault in the gateway; see its log"))
+    factory = UpstreamFactory(registry, events, base.store, base.settings.limits)
+    running = Running(base.group, factory.make, factory.crashed)
     events.on_unwatched(running.unwatched)
     registry.on_change(factory.announce)
     front = _front(base, registry, running, events)
     running.apply(base.settings.upstreams)
     reloader = Reloader(base.settings, base.policy, registry, running, front, events)
     base.group.start_soon(reloader.run)
+    base.group.start_soon(base.policy.keep)
     base.group.start_soon(_follow_store, base.keys, factory)
     return Gateway(base.url, front, registry, running, events)
 

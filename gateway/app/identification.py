@@ -35,17 +35,18 @@ async def _tokens(
     from adapters.identity.jwks import HttpKeySource  # imported only where an issuer is configured
 
     source = await stack.enter_async_context(HttpKeySource())
-    specs = [issuer_spec(issuer, issuer.audience or url) for issuer in issuers.values()]
+    specs = [issuer_spec(issuer, url) for issuer in issuers.values()]
     verifier = JwtVerifier(specs, source, cache=cache)
     group.start_soon(verifier.run)
     return verifier
 
 
-def issuer_spec(issuer: Issuer, audience: str) -> IssuerSpec:
-    """What the configuration says of an issuer, as the verifier takes it."""
+def issuer_spec(issuer: Issuer, url: str) -> IssuerSpec:
+    """What the configuration says of an issuer, as the verifier takes it; `url` is the gateway's own."""
     return IssuerSpec(
         issuer=issuer.issuer,
-        audience=audience,
+        audience=issuer.audience or url,
+        endpoints_too=not issuer.audience,
         jwks_uri=issuer.jwks_uri,
         algorithms=issuer.algorithms,
         token_types=(issuer.typ.lower(),),

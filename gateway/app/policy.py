@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Protocol, runtime_checkable
 
+import anyio
 from anyio import to_thread
 
 from adapters.pdp.activation import ActivePdp, Engine, EngineSpec, build_engine
@@ -14,6 +15,14 @@ from gateway.config.tree import Policy, policy_library
 
 _ONLY_IN_RESPONSES: Final = (("phase",), ("resource", "properties", "result"))
 _DIFFERS_BY_CALL: Final = ("context",)
+UPKEEP_S: Final = 1.0
+
+
+@runtime_checkable
+class Kept(Protocol):
+    """Something of an engine's that has to be looked after while the engine decides."""
+
+    async def upkeep(self) -> None: ...
 
 
 class ActivePolicy(ActivePdp):
@@ -23,11 +32,14 @@ class ActivePolicy(ActivePdp):
         super().__init__()
         self._response_differs = True
         self._list_epoch: str | None = None
+        self.changing = anyio.Lock()
+        """Held while the policy is exchanged, so that upkeep of the old one does not undo it."""
 
     def activate(self, engine: Engine) -> None:
         """Let `engine` decide from now on."""
         self._response_differs = any(engine.may_read(path) for path in _ONLY_IN_RESPONSES)
-        self._list_epoch = None if engine.may_read(_DIFFERS_BY_CALL, "visible") else engine.revision
+        keepable = engine.isolation != "remote" and not engine.may_read(_DIFFERS_BY_CALL, "visible")
+        self._list_epoch = engine.revision if keepable else None
         super().activate(engine)
 
     def response_differs(self) -> bool:
@@ -35,13 +47,29 @@ class ActivePolicy(ActivePdp):
         return self._response_differs
 
     def list_epoch(self) -> str | None:
-        """The revision, when what a subject may see depends on nothing that changes from call to call."""
+        """The revision, when what a subject may see depends on nothing that changes from call to call.
+
+        Never for a server of its own: its data is not ours alone.
+        """
         return self._list_epoch
 
+    async def keep(self) -> None:
+        """Look after the engine that decides, until cancelled."""
+        while True:
+            await anyio.sleep(UPKEEP_S)
+            async with self.changing:
+                resource: object = self.engine.resource if self.engine is not None else None
+                if isinstance(resource, Kept):
+                    await resource.upkeep()
 
-async def open_engine(policy: Policy) -> Engine:
-    """An engine for the configured policy that has passed its checks. Raises `PolicyRefused` with every fault."""
-    bundle = await to_thread.run_sync(load_bundle, [policy_library(), policy.path])
+
+async def read_policy(policy: Policy) -> Bundle:
+    """The rules that the configuration names, unchecked. Raises `PolicyRefused` for what cannot be read."""
+    return await to_thread.run_sync(load_bundle, [policy_library(), policy.path])
+
+
+async def open_engine(policy: Policy, bundle: Bundle) -> Engine:
+    """An engine for these rules that has passed its checks. Raises `PolicyRefused` with every fault."""
     timeout_s = policy.timeout_ms / 1000
     if policy.engine == "embedded":
         entries = MAX_ENTRIES if policy.cache else 0

@@ -6,10 +6,11 @@ import logging
 from contextlib import aclosing
 from typing import Final
 
+from adapters.pdp.activation import Engine
 from adapters.pdp.bundle import PolicyRefused
 from gateway.app.endpoints import Front
-from gateway.app.policy import ActivePolicy, open_engine
-from gateway.config import Settings, reload, watch
+from gateway.app.policy import ActivePolicy, open_engine, read_policy
+from gateway.config import Policy, Settings, reload, watch
 from gateway.errors import ConfigError, InterlockError
 from gateway.events import Change, Event, Events
 from gateway.registry import Registry
@@ -55,26 +56,38 @@ class Reloader:
 
     async def once(self) -> None:
         """Read everything anew. A fault anywhere keeps the last good configuration, and is told."""
-        try:
-            settings = reload(self._settings)
-            engine = await open_engine(settings.policy)
-        except (ConfigError, PolicyRefused, InterlockError, OSError) as exc:
-            self.fault = str(exc)
-            log.warning("the change is not taken, the last good configuration stays:\n%s", exc)
-            return
+        async with self._policy.changing:
+            try:
+                settings = reload(self._settings)
+                engine = await self._new_engine(settings.policy)
+            except (ConfigError, PolicyRefused, InterlockError, OSError) as exc:
+                self.fault = str(exc)
+                log.warning("the change is not taken, the last good configuration stays:\n%s", exc)
+                return
+            self._take(settings, engine)
+
+    async def _new_engine(self, policy: Policy) -> Engine | None:
+        """An engine for the policy, or `None` when the one that decides is just that."""
+        bundle = await read_policy(policy)
+        if bundle.revision == self._policy.revision and policy == self._settings.policy:
+            return None
+        return await open_engine(policy, bundle)
+
+    def _take(self, settings: Settings, engine: Engine | None) -> None:
+        """No `await` in here: no call sees half of a change."""
         self.fault = ""
         for section in _FIXED:
             if getattr(settings, section) != getattr(self._settings, section):
                 log.warning("[%s] changed: this takes effect at the next start", section)
-        self._apply(settings)
-        if engine.revision != self._policy.revision:
+        if engine is not None:
             self._policy.activate(engine)
+        self._apply(settings)
+        if engine is not None:
             for change in EVERY_LIST:
                 self._events.publish(Event("", change))
-        log.info("configuration reloaded: %d upstreams, policy %s", len(settings.upstreams), engine.revision)
+        log.info("configuration reloaded: %d upstreams, policy %s", len(settings.upstreams), self._policy.revision)
 
     def _apply(self, settings: Settings) -> None:
-        """No `await` between these: no call sees half of a change."""
         self._settings = settings
         names = tuple(settings.upstreams)
         self._registry.configure(names)

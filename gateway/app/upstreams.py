@@ -5,30 +5,47 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Final, cast
 
+import anyio
 from anyio.abc import TaskGroup
 
 from adapters.upstreams.mcp.http import Site
+from adapters.upstreams.mcp.http_server import HttpServer
 from adapters.upstreams.mcp.link import Object
-from adapters.upstreams.mcp.server import HttpServer, Server, StdioServer
+from adapters.upstreams.mcp.server import Server
+from adapters.upstreams.mcp.stdio_server import StdioServer
 from adapters.upstreams.mcp.upstream import McpUpstream, Terms
 from adapters.upstreams.wire.http import HttpPool
 from adapters.upstreams.wire.origin import split_url
 from adapters.upstreams.wire.process import ProcessSpec
 from gateway.config.secrets import resolve_value
 from gateway.config.tree import Limits, Upstream
-from gateway.errors import InterlockError
+from gateway.errors import ConfigError, InterlockError, UpstreamUnavailable
 from gateway.events import Event, Events
 from gateway.headers import annotations_of
 from gateway.ports import StateStore
-from gateway.registry import Change, ItemFacts, Kind, Listing, Registry, Unusable, build_catalog, judge
+from gateway.registry import (
+    Change,
+    Item,
+    ItemFacts,
+    Kind,
+    Listing,
+    Mode,
+    Registry,
+    Unusable,
+    Verdict,
+    build_catalog,
+    judge,
+)
 from gateway.types import Era
 
 log = logging.getLogger("interlock.upstreams")
+
+STORE_S: Final = 10.0
 
 _LIST_OF: Final[Mapping[Kind, str]] = {
     "tool": "tools",
@@ -48,6 +65,14 @@ def invalid_annotations(schema: object) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
+class Offer:
+    """What an upstream lists, and the configuration that it is to be judged by."""
+
+    spec: Upstream
+    listing: Listing
+
+
+@dataclass(frozen=True, slots=True)
 class UpstreamFactory:
     """Turns `[upstreams.NAME]` into something that runs, and keeps the registry informed."""
 
@@ -55,8 +80,12 @@ class UpstreamFactory:
     events: Events
     store: StateStore
     limits: Limits
-    listings: dict[str, tuple[Upstream, Listing]]
-    """The last listing of each upstream, to be judged again when a pin is accepted."""
+    listings: dict[str, Offer] = field(default_factory=dict)
+    """What each upstream offered last, to be judged again when a pin is accepted."""
+    newest: dict[str, McpUpstream] = field(default_factory=dict)
+    """The upstream that a name stands for now; one that it replaced has no say any more."""
+    faults: dict[str, str] = field(default_factory=dict)
+    """Why an upstream could not be started: a secret that is not there, for example."""
 
     def make(self, name: str, spec: object) -> McpUpstream:
         """An upstream that is not running yet."""
@@ -70,41 +99,74 @@ class UpstreamFactory:
         )
 
         async def offer(listing: Listing) -> None:
-            self.listings[name] = (configured, listing)
-            await self.take(name, configured, listing)
+            if self.newest.get(name) is upstream:
+                self.listings[name] = Offer(configured, listing)
+                await self.take(name, self.listings[name])
 
-        return McpUpstream(
+        def down(reason: str) -> None:
+            if self.newest.get(name) is upstream:
+                self.registry.down(name, reason)
+
+        def start(group: TaskGroup, news: Callable[[str, Object], None]) -> Server:
+            self.faults.pop(name, None)
+            try:
+                return _server(name, configured, self.limits, group, news)
+            except ConfigError as exc:
+                self.faults[name] = str(exc)
+                raise
+
+        upstream = McpUpstream(
             terms,
-            lambda group, news: _server(name, configured, self.limits, group, news),
+            start,
             offer=offer,
-            down=lambda reason: self.registry.down(name, reason),
+            down=down,
             events=self.events,
             random=random.random,
         )
+        self.newest[name] = upstream
+        self.listings.pop(name, None)
+        return upstream
 
-    async def take(self, name: str, spec: Upstream, listing: Listing) -> None:
-        """Judge a listing against the pins and offer what passes. New pins are stored before anything is shown."""
-        facts = ItemFacts(spec.risk, spec.labels)
+    def crashed(self, name: str) -> None:
+        """An upstream does not run any more: it could not be started as configured, or we made a mistake."""
+        self.registry.down(name, self.faults.get(name, "a fault in the gateway; see its log"))
+
+    async def take(self, name: str, offer: Offer) -> None:
+        """Judge what an upstream offers against the pins and show what passes, once new pins are stored."""
+        spec, facts = offer.spec, ItemFacts(offer.spec.risk, offer.spec.labels)
         try:
-            catalog = build_catalog(name, listing, header_check=invalid_annotations, facts=lambda _kind, _name: facts)
+            catalog = build_catalog(
+                name, offer.listing, header_check=invalid_annotations, facts=lambda _kind, _name: facts
+            )
         except Unusable as exc:
             self.registry.down(name, str(exc))
             return
         items = [item for item in catalog.all_items() if item.kind != "tool" or _offered(spec, item.name)]
-        verdict = judge(await self.store.pins(name), items, spec.pin, now_s=int(time.time()))
-        if verdict.pins:
-            await self.store.put_pins(verdict.pins)
+        verdict = await self._judged(name, items, spec.pin)
         for rejected in catalog.rejected:
             log.warning("upstream %r: %s %r is left out: %s", name, rejected.kind, rejected.name, rejected.reason)
         for item in verdict.quarantined:
             log.warning("upstream %r: %s %r is quarantined; see `interlock pins diff`", name, item.kind, item.name)
-        self.registry.put(catalog.with_items(verdict.items))
+        if self.listings.get(name) is offer:  # nothing newer came while the pins were looked up
+            self.registry.put(catalog.with_items(verdict.items))
+
+    async def _judged(self, name: str, items: Sequence[Item], mode: Mode) -> Verdict:
+        """Carried through even if the upstream is given up meanwhile: a database connection dies of a cancellation."""
+        try:
+            with anyio.CancelScope(shield=True), anyio.fail_after(STORE_S):
+                verdict = judge(await self.store.pins(name), items, mode, now_s=int(time.time()))
+                if verdict.pins:
+                    await self.store.put_pins(verdict.pins)
+        except TimeoutError as exc:
+            words = f"upstream {name!r}: its pins could not be read and written within {STORE_S:.0f} s"
+            raise UpstreamUnavailable(words) from exc
+        return verdict
 
     async def judge_again(self) -> None:
         """Apply pins that somebody accepted meanwhile."""
-        for name, (spec, listing) in list(self.listings.items()):
+        for name, offer in list(self.listings.items()):
             try:
-                await self.take(name, spec, listing)
+                await self.take(name, offer)
             except InterlockError as exc:
                 log.warning("upstream %r: the pins could not be read: %s", name, exc)
 

@@ -26,6 +26,8 @@ RESERVED: Final[Mapping[str, tuple[str, str]]] = {
 class Refused(PolicyDenied):
     """`PolicyDenied` that knows the ruling it comes from, for the record."""
 
+    ruling: Ruling
+
     def __init__(self, reasons: Sequence[Reason], ruling: Ruling) -> None:
         message = _told(reasons, ruling.decision_id)
         super().__init__(message, decision_id=ruling.decision_id, reasons=reasons)
@@ -35,6 +37,8 @@ class Refused(PolicyDenied):
 class Held(ApprovalPending):
     """`ApprovalPending` that knows the ruling it comes from, for the record."""
 
+    ruling: Ruling
+
     def __init__(self, held: NeedsApproval) -> None:
         message = f"held until a person agrees (decision {held.decision_id})"
         super().__init__(message, decision_id=held.decision_id, request=held.request)
@@ -43,6 +47,8 @@ class Held(ApprovalPending):
 
 class OverRate(QuotaExceeded):
     """`QuotaExceeded` that knows the ruling whose `rate` obligation set the limit, for the record."""
+
+    ruling: Ruling
 
     def __init__(self, exceeded: QuotaExceeded, ruling: Ruling) -> None:
         super().__init__(f"{exceeded} (decision {ruling.decision_id})", retry_after_s=exceeded.retry_after_s)

@@ -21,7 +21,6 @@ from adapters.pdp.bundle import PolicyRefused
 from gateway.app import Ready, serve
 from gateway.cli.bootstrap import ROLE, Keys, prepare_keys, withdraw_keys
 from gateway.cli.clients import CLIENTS, settings_with
-from gateway.cli.demonstration import demonstrate
 from gateway.cli.firstrun import is_of_first_run, write_configuration
 from gateway.cli.main import NOT_AS_IT_SHOULD_BE, OK, CommandFailed, Commands
 from gateway.cli.narration import Narration
@@ -148,6 +147,8 @@ class _Run:
             self._narration.step("serving until interrupted (Ctrl-C)")
 
     async def _show(self, url: str, keys: Keys) -> None:
+        from gateway.cli.demonstration import demonstrate  # the MCP SDK: 17 MB that a served gateway does not need
+
         shown = await demonstrate(f"{url}/mcp", keys.developer, keys.admin, tuple(self._settings.upstreams))
         for one in shown:
             self._narration.step(f"{'ok  ' if one.ok else 'FAIL'} {one.title}")

@@ -98,7 +98,7 @@ def _time(claims: JsonObject, name: str) -> float | None:
 def _check_audience(claims: JsonObject, spec: IssuerSpec) -> None:
     value = claims.get("aud")
     audiences = value if isinstance(value, list) else [value]
-    if spec.audience not in audiences:
+    if not any(isinstance(audience, str) and spec.is_meant_by(audience) for audience in audiences):
         raise refused(f"the access token is for another resource: get one for {spec.audience} (RFC 8707 `resource`)")
 
 

@@ -47,6 +47,9 @@ class IssuerSpec:
     max_delegation: int = 8
     private_network: bool = False
     """The issuer is reached at a non-public address."""
+    endpoints_too: bool = False
+    """`audience` is the address of the gateway, and a token for an endpoint below it is for the gateway too. Clients
+    ask for the endpoint that they know, as its metadata names it (RFC 9728 section 3.3, RFC 8707 section 2)."""
 
     def __post_init__(self) -> None:
         faults = [(f"issuers[{self.issuer}].{name}", what) for name, what in self._faults()]
@@ -59,6 +62,10 @@ class IssuerSpec:
         if urlsplit(self.issuer).hostname in LOOPBACK_HOSTS:
             return "loopback"
         return "private" if self.private_network else "public"
+
+    def is_meant_by(self, audience: str) -> bool:
+        """Whether a token with this `aud` is for this gateway."""
+        return audience == self.audience or (self.endpoints_too and audience.startswith(f"{self.audience}/"))
 
     def _faults(self) -> Iterator[tuple[str, str]]:
         parts = _split(self.issuer)

@@ -83,7 +83,10 @@ def _limits(row: Measured, quick: bool) -> list[Finding]:
     if row.target not in {"evaluated", "cached"}:
         return []
     at = f"{row.target}, {row.connections} at a time"
-    found = [Finding(f"{at}: upstream requests beyond one per call", row.extra_requests, "", 0)]
+    found = [
+        Finding(f"{at}: upstream requests beyond one per call", row.extra_requests, "", 0),
+        Finding(f"{at}: calls that failed {row.error.rpartition(chr(10))[2][:120]}", row.errors, "", 0),
+    ]
     if row.target == "evaluated" and row.connections > 1:
         found.append(Finding(f"{at}: CPU per call", row.cpu_us, "us", GATE_CPU_US))
     return found

@@ -31,6 +31,8 @@ class Measured:
     upstream_connections: int
     rss_mib: float
     pss_mib: float
+    errors: int
+    error: str
 
 
 def echo(target: Target) -> Shot:
@@ -67,10 +69,12 @@ async def _one(behind: Upstream, target: Target, connections: int, seconds: floa
         sample.quantile_ms(0.5),
         sample.quantile_ms(0.99),
         used / sample.calls * 1e6,
-        counted.extra(sample.calls),
+        counted.extra(sample.calls - sample.errors),
         counted.connections,
         meters.rss_mib(target.pid),
         meters.pss_mib(target.pid),
+        sample.errors,
+        sample.error,
     )
 
 
@@ -83,10 +87,14 @@ def _grouped(results: Iterable[Measured]) -> list[list[Measured]]:
 
 def _median(group: Sequence[Measured]) -> Measured:
     rows = [asdict(result) for result in group]
-    middle = {key: statistics.median(row[key] for row in rows) for key in rows[0] if key != "target"}
+    middle = {key: statistics.median(row[key] for row in rows) for key in rows[0] if key not in _TEXTS}
     whole = {key: int(middle[key]) for key in ("connections", "calls", "upstream_connections")}
-    worst = {"extra_requests": max(result.extra_requests for result in group)}
-    return Measured(**{"target": group[0].target, **middle, **whole, **worst})
+    worst = {key: max(row[key] for row in rows) for key in ("extra_requests", "errors")}
+    texts = {"target": group[0].target, "error": next((row.error for row in group if row.error), "")}
+    return Measured(**{**middle, **whole, **worst, **texts})
+
+
+_TEXTS: Final = frozenset({"target", "error"})
 
 
 def as_text(rows: Sequence[Measured]) -> str:

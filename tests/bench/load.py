@@ -17,7 +17,7 @@ STALL_S: Final = 30.0
 
 
 class LoadFailed(Exception):
-    """The target stopped answering, or answered something else than was asked for."""
+    """The target stopped answering, or no answer was what was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,10 @@ class Sample:
     seconds: float
     latencies_ns: array[int]
     received_bytes: int
+    errors: int = 0
+    """Answers among the calls that were not what was asked for."""
+    error: str = ""
+    """The beginning of the first of them."""
 
     @property
     def per_second(self) -> float:
@@ -87,6 +91,8 @@ class _Run:
         self.shot = what
         self.latencies_ns: array[int] = array("Q")
         self.received = 0
+        self.errors = 0
+        self.error = ""
         self._until, self._left = until, calls
 
     def another(self) -> bool:
@@ -128,8 +134,8 @@ class _Connection(asyncio.Protocol):
             return
         self._run.latencies_ns.append(time.perf_counter_ns() - self._started)
         if not head.startswith(b"HTTP/1.1 200") or self._run.shot.expect not in rest:
-            self._fail(LoadFailed(f"unexpected answer: {bytes(self._buffer[:600])!r}"))
-            return
+            self._run.errors += 1
+            self._run.error = self._run.error or bytes(self._buffer[:600]).decode(errors="replace")
         self._buffer.clear()
         self._next()
 
@@ -162,7 +168,10 @@ async def fire(what: Shot, *, connections: int, seconds: float = 60, calls: int 
         await loop.create_connection(lambda done=done: _Connection(run, done), what.host, what.port)  # type: ignore[misc]  # mypy does not infer defaults of lambdas
     async with asyncio.timeout(seconds + STALL_S):
         await asyncio.gather(*finished)
-    return Sample(len(run.latencies_ns), time.perf_counter() - start, run.latencies_ns, run.received)
+    took = time.perf_counter() - start
+    if run.errors == len(run.latencies_ns):
+        raise LoadFailed(f"no call succeeded; the first answer was: {run.error}")
+    return Sample(len(run.latencies_ns), took, run.latencies_ns, run.received, run.errors, run.error)
 
 
 class _Swallow(asyncio.Protocol):

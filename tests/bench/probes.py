@@ -99,6 +99,10 @@ async def many_calls(place: Path, command: str = "", calls: int = LONG_CALLS) ->
     ):
         await fire(echo(target), connections=8, seconds=LONG_S, calls=calls // 10)
         early = meters.rss_mib(target.pid)
-        await fire(echo(target), connections=8, seconds=LONG_S, calls=calls - calls // 10)
+        rest = await fire(echo(target), connections=8, seconds=LONG_S, calls=calls - calls // 10)
         grown = meters.rss_mib(target.pid) - early
-    return [Finding(f"{calls} calls, growth of memory (RSS) after the first tenth", grown, "MiB", 5)]
+    reason = rest.error.rpartition("\n")[2][:120]
+    return [
+        Finding(f"{calls} calls, growth of memory (RSS) after the first tenth", grown, "MiB", 5),
+        Finding(f"{calls} calls, of which failed {reason}", rest.errors, "", 0),
+    ]

@@ -10,7 +10,7 @@ import httpx2
 import pytest
 
 from tests.conformance.talking import LEGACY, World, messages
-from tests.servers.launch import noted
+from tests.servers.launch import matching, noted
 
 ACCEPT: Final = "application/json, text/event-stream"
 
@@ -21,12 +21,11 @@ class LegacySession:
     def __init__(self, url: str) -> None:
         self.url = url
         self.headers = {"accept": ACCEPT}
-        self._http = httpx2.Client(timeout=20)
 
     def post(self, body: Any, **headers: str) -> httpx2.Response:
         """Send whatever is given."""
         extra = {name.replace("_", "-"): value for name, value in headers.items()}
-        return self._http.post(self.url, json=body, headers={**self.headers, **extra})
+        return httpx2.post(self.url, json=body, headers={**self.headers, **extra}, timeout=20)
 
     def initialize(self, version: str = LEGACY, capabilities: dict[str, Any] | None = None) -> dict[str, Any]:
         """Begin the session; the result of `initialize`."""
@@ -129,24 +128,19 @@ def test_all_pages_are_listed_under_opaque_cursors(open_world: World) -> None:
 async def test_cancelled_call_is_cancelled_upstream(open_world: World, upstream: str) -> None:
     session = await anyio.to_thread.run_sync(_session, open_world, upstream)
     record = open_world.legacy.record if upstream == "legacy" else open_world.lines_journal
-    before = _count(record, "cancelled")
+    waiting, cancelled = (len(matching(record, event, "slow")) for event in ("waiting", "cancelled"))
     call = {"jsonrpc": "2.0", "id": 77, "method": "tools/call", "params": {"name": "slow", "arguments": {}}}
     cancel = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 77}}
 
     with anyio.fail_after(20):
         async with httpx2.AsyncClient(timeout=20) as http, anyio.create_task_group() as tasks:
             tasks.start_soon(lambda: http.post(session.url, json=call, headers=session.headers))
-            await noted(record, "waiting", after=_count(record, "waiting"))
+            await noted(record, "waiting", after=waiting)
             await http.post(session.url, json=cancel, headers=session.headers)
-            entry = await noted(record, "cancelled", after=before)
+            entry = await noted(record, "cancelled", name="slow", after=cancelled)
             tasks.cancel_scope.cancel()
 
     assert entry["name"] == "slow"
-
-
-def _count(record: Any, event: str) -> int:
-    lines = record.read_text().splitlines() if record.exists() else []
-    return sum(json.loads(line)["event"] == event for line in lines)
 
 
 @pytest.mark.requirement("mcp:2025-11-25:get-stream", "mcp:2025-11-25:tools-changed", "mcp:2025-11-25:updated")
@@ -158,17 +152,19 @@ async def test_session_hears_of_changes_and_of_what_it_subscribed_to(open_world:
     heard: set[str] = set()
 
     with anyio.fail_after(20):
-        async with httpx2.AsyncClient(timeout=20) as http:
-            async with http.stream("GET", session.url, headers=session.headers) as stream:
-                assert stream.headers["content-type"].startswith("text/event-stream")
-                for name, arguments in (("touch", {"uri": "note://one"}), ("change", {})):
-                    params = {"name": name, "arguments": arguments}
-                    call = {"jsonrpc": "2.0", "id": name, "method": "tools/call", "params": params}
-                    await http.post(session.url, json=call, headers=session.headers)
-                async for line in stream.aiter_lines():
-                    if line.startswith("data:") and line[5:].strip():
-                        heard.add(json.loads(line[5:]).get("method", ""))
-                    if wanted <= heard:
-                        break
+        async with (
+            httpx2.AsyncClient(timeout=20) as http,
+            http.stream("GET", session.url, headers=session.headers) as stream,
+        ):
+            assert stream.headers["content-type"].startswith("text/event-stream")
+            for name, arguments in (("touch", {"uri": "note://one"}), ("change", {})):
+                params = {"name": name, "arguments": arguments}
+                call = {"jsonrpc": "2.0", "id": name, "method": "tools/call", "params": params}
+                await http.post(session.url, json=call, headers=session.headers)
+            async for line in stream.aiter_lines():
+                if line.startswith("data:") and line[5:].strip():
+                    heard.add(json.loads(line[5:]).get("method", ""))
+                if wanted <= heard:
+                    break
 
     assert wanted <= heard

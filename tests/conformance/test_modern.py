@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 
 import anyio
 import httpx2
@@ -11,8 +12,20 @@ import pytest
 
 from gateway.config.tree import Listen
 from gateway.errors import InterlockError
-from tests.conformance.talking import MODERN, PREFIX, World, answer, call, headers_for, messages, post, request, said
-from tests.servers.launch import noted
+from tests.conformance.talking import (
+    MODERN,
+    PREFIX,
+    Json,
+    World,
+    answer,
+    call,
+    headers_for,
+    messages,
+    post,
+    request,
+    said,
+)
+from tests.servers.launch import matching, noted
 
 BOTH = pytest.mark.parametrize("upstream", ["legacy", "modern", "lines", "modernlines"])
 
@@ -142,7 +155,11 @@ def test_stream_is_unbuffered_and_ends_with_the_result(open_world: World) -> Non
 
 
 @BOTH
-@pytest.mark.requirement("mcp:2026-07-28:progress-own-token", "mcp:2026-07-28:related-notifications")
+@pytest.mark.requirement(
+    "mcp:2026-07-28:progress-own-token",
+    "mcp:2026-07-28:related-notifications",
+    "mcp:2026-07-28:concurrent-streams",
+)
 async def test_clients_with_the_same_token_get_only_their_own_progress(open_world: World, upstream: str) -> None:
     body = call("progress", meta={"progressToken": "same"})
     got: list[list[int]] = []
@@ -163,16 +180,18 @@ async def test_clients_with_the_same_token_get_only_their_own_progress(open_worl
 
 @pytest.mark.requirement("mcp:2026-07-28:disconnect-cancels")
 async def test_vanished_client_cancels_its_call_upstream(open_world: World) -> None:
+    before = len(matching(open_world.modern.record, "cancelled", "slow"))
     await _leave_during(open_world.url("modern"))
-    entry = await noted(open_world.modern.record, "cancelled")
+    entry = await noted(open_world.modern.record, "cancelled", name="slow", after=before)
 
     assert entry["name"] == "slow"
 
 
 @pytest.mark.requirement("mcp:2026-07-28:stdio-cancel", "mcp:2026-07-28:stdio-one-line")
 async def test_vanished_client_cancels_its_call_over_stdio(open_world: World) -> None:
+    before = len(matching(open_world.lines_journal, "cancelled", "slow"))
     await _leave_during(open_world.url("lines"))
-    entry = await noted(open_world.lines_journal, "cancelled")
+    entry = await noted(open_world.lines_journal, "cancelled", name="slow", after=before)
 
     assert entry["name"] == "slow"
 
@@ -209,13 +228,16 @@ def test_merged_list_holds_every_tool_once_under_a_name_of_its_own(open_world: W
 
 
 def _all_tools(url: str) -> list[str]:
-    names: list[str] = []
+    return [tool["name"] for page in _pages(url) for tool in page["tools"]]
+
+
+def _pages(url: str) -> Iterator[Json]:
     cursor: dict[str, object] = {}
     while True:
         page = answer(post(url, request("tools/list", cursor)))["result"]
-        names += [tool["name"] for tool in page["tools"]]
+        yield page
         if "nextCursor" not in page:
-            return names
+            return
         cursor = {"cursor": page["nextCursor"]}
 
 
@@ -233,6 +255,42 @@ def test_filtered_list_is_private(open_world: World) -> None:
     assert page["cacheScope"] == "private"
 
 
+@pytest.mark.requirement("mcp:2026-07-28:caching-pages")
+@pytest.mark.parametrize("upstream", ["", "legacy", "modern"])
+def test_all_pages_of_a_list_have_one_scope(open_world: World, upstream: str) -> None:
+    scopes = {page["cacheScope"] for page in _pages(open_world.url(upstream))}
+
+    assert len(scopes) == 1
+
+
+@BOTH
+@pytest.mark.requirement("mcp:2026-07-28:bridge-logging")
+def test_level_of_a_request_is_kept_by_an_upstream_of_either_era(open_world: World, upstream: str) -> None:
+    loud = messages(post(open_world.url(upstream), call("log", meta={PREFIX + "logLevel": "error"})))
+    silent = messages(post(open_world.url(upstream), call("log")))
+
+    levels = [message["params"]["level"] for message in loud if message.get("method") == "notifications/message"]
+    assert levels == ["error", "critical", "alert", "emergency"]
+    assert [message for message in silent if "method" in message] == []
+
+
+@pytest.mark.requirement("mcp:2026-07-28:stdio-restart")
+@pytest.mark.parametrize("upstream", ["lines", "modernlines"])
+async def test_stdio_upstream_that_died_is_started_again(open_world: World, upstream: str) -> None:
+    url, again = open_world.url(upstream), call("echo", {"text": "back"})
+
+    with anyio.fail_after(20):
+        async with httpx2.AsyncClient(timeout=20) as client:
+            died = answer(await client.post(url, json=call("exit"), headers=headers_for(call("exit"))))
+            while True:
+                message = answer(await client.post(url, json=again, headers=headers_for(again)))
+                if "result" in message and not message["result"].get("isError"):
+                    break
+
+    assert "error" in died or died["result"]["isError"]
+    assert said(message) == "back"
+
+
 @pytest.mark.requirement("mcp:2026-07-28:mrtr-bound")
 @pytest.mark.parametrize("upstream", ["legacy", "modern"])
 def test_state_of_one_call_is_refused_for_another(open_world: World, upstream: str) -> None:
@@ -247,7 +305,9 @@ def test_state_of_one_call_is_refused_for_another(open_world: World, upstream: s
     assert message["error"]["code"] == -32602
 
 
-@pytest.mark.requirement("mcp:2026-07-28:listen-resource", "mcp:2026-07-28:listen-list-changed")
+@pytest.mark.requirement(
+    "mcp:2026-07-28:listen-resource", "mcp:2026-07-28:listen-list-changed", "mcp:2026-07-28:bridge-changes"
+)
 @pytest.mark.parametrize("upstream", ["legacy", "modern"])
 async def test_listener_hears_of_changes_upstream(open_world: World, upstream: str) -> None:
     wanted = {"toolsListChanged": True, "resourceSubscriptions": ["note://one"]}

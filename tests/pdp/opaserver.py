@@ -24,6 +24,13 @@ def opa_program() -> str:
 @contextmanager
 def running_opa(*options: str) -> Iterator[str]:
     """The address of a server that answers. Ends it afterwards."""
+    with mortal_opa(*options) as (url, _):
+        yield url
+
+
+@contextmanager
+def mortal_opa(*options: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """As above, with the process, for who wants to kill it."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -31,7 +38,7 @@ def running_opa(*options: str) -> Iterator[str]:
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
         try:
             _wait_until_well(process, port)
-            yield f"http://127.0.0.1:{port}"
+            yield f"http://127.0.0.1:{port}", process
         finally:
             process.kill()
 

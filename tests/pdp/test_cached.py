@@ -14,7 +14,10 @@ from gateway.ports import Answer, Entrypoint
 from gateway.types import FrozenDict
 from tests.fakes import FakePdp
 
-READS_NAME = {"decision": Projection((("resource", "name"),)), "visible": Projection((("resource", "name"),))}
+READS_NAME: Mapping[Entrypoint, Projection] = {
+    "decision": Projection((("resource", "name"),)),
+    "visible": Projection((("resource", "name"),)),
+}
 
 
 def permits(entrypoint: Entrypoint, question: Mapping[str, object]) -> Answer:
@@ -50,9 +53,11 @@ async def test_another_visible_part_is_another_question() -> None:
     inner = FakePdp(permits)
     pdp = CachedPdp(inner, READS_NAME)
 
-    for name in ("a", "b", None, 1, True, "1", ["a"], [], {}):
+    names: list[object] = ["a", "b", None, 1, True, "1", ["a"], [], {}]
+    nameless: list[dict[str, object]] = [{}, {"resource": {}}, {"resource": None}]
+    for name in names:
         await pdp.evaluate("decision", {"resource": {"name": name}})
-    for question in ({}, {"resource": {}}, {"resource": None}):
+    for question in nameless:
         await pdp.evaluate("decision", question)
 
     assert len(inner.asked) == 9 + 2  # a resource that is nothing reads like a missing one

@@ -57,11 +57,17 @@ def stdio_server(name: str, place: Path, *arguments: str) -> tuple[list[str], Pa
     return [sys.executable, "-m", f"tests.servers.{name}", "stdio", "--record", str(record), *arguments], record
 
 
-async def noted(record: Path, event: str, *, after: int = 0, deadline_s: float = 10) -> Message:
-    """The first journal entry of that kind after so many others, once it is there. Raises `TimeoutError`."""
+def matching(record: Path, event: str, name: str = "") -> list[Message]:
+    """The journal's entries of that kind, of that tool if one is named."""
+    entries = [entry for entry in read_journal(record) if entry["event"] == event]
+    return [entry for entry in entries if not name or entry.get("name") == name]
+
+
+async def noted(record: Path, event: str, *, name: str = "", after: int = 0, deadline_s: float = 10) -> Message:
+    """The first journal entry of that kind (and tool) after so many others, once it is there. Raises `TimeoutError`."""
     with anyio.fail_after(deadline_s):
         async for _ in awatch(record.parent, yield_on_timeout=True, rust_timeout=100, debounce=50, step=10):
-            found = [entry for entry in read_journal(record) if entry["event"] == event]
+            found = matching(record, event, name)
             if len(found) > after:
                 return found[after]
     raise TimeoutError(f"no {event!r} in {record.name}")

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from adapters.upstreams.mcp.answers import reply_to, result_of
-from adapters.upstreams.mcp.link import Asked, Link, Object, Request, Told, told_nobody
-from adapters.upstreams.mcp.turns import ParkingLot, Question, Turn
+from adapters.upstreams.mcp.link import METHOD_NOT_FOUND, Asked, Link, News, Object, Reply, Request
+from adapters.upstreams.mcp.telling import told_by
+from adapters.upstreams.mcp.turns import QUESTIONS, ParkingLot, Turn
 from gateway import codec
 from gateway.errors import InterlockError, InvalidCall, UpstreamProtocolError
 from gateway.ports import Relay
@@ -16,7 +17,8 @@ from gateway.types import EMPTY, Authorized, Call, Era, FrozenDict, Result
 
 MAX_ROUNDS: Final = 16
 MAX_QUESTIONS: Final = 16
-QUESTIONS: Final = frozenset({"elicitation/create", "sampling/createMessage", "roots/list"})
+MAY_ASK: Final = frozenset({"tools/call", "prompts/get", "resources/read"})
+"""Methods whose answer may be `input_required` (2026-07-28, patterns/mrtr, "Supported Requests")."""
 _TASKS: Final = "io.modelcontextprotocol/tasks"
 
 
@@ -30,18 +32,20 @@ class Limits:
 
 def request_for(call: Call, relay: Relay, limits: Limits) -> Request:
     """The upstream's view of a call."""
-    name = call.params.get("uri") if call.resource.type == "mcp_resource" else call.params.get("name")
+    params, resource = call.params, call.resource
+    name = params.get("uri") if resource.type == "mcp_resource" else params.get("name")
     return Request(
-        method=call.method,
-        params=call.params,
-        name=name if isinstance(name, str) else "",
-        param_headers=call.resource.param_headers,
-        traceparent=call.traceparent,
-        tracestate=call.tracestate,
-        capabilities=_without_tasks(relay.capabilities),
-        log_level=relay.log_level,
-        timeout_s=limits.timeout_s,
-        max_bytes=limits.max_bytes,
+        call.method,
+        params,
+        name if isinstance(name, str) else "",
+        resource.param_headers,
+        call.traceparent,
+        call.tracestate,
+        _without_tasks(relay.capabilities),
+        relay.log_level,
+        relay.wants_progress,
+        limits.timeout_s,
+        limits.max_bytes,
     )
 
 
@@ -53,29 +57,26 @@ def _without_tasks(capabilities: Object) -> Object:
     return {**capabilities, "extensions": {name: v for name, v in extensions.items() if name != _TASKS}}
 
 
-def told_by(relay: Relay) -> Told:
-    """Where the notifications of a call go: to its client, or nowhere when it did not ask for any."""
-    return relay.notify if relay.wants_progress or relay.log_level or relay.era is Era.LEGACY else told_nobody
-
-
-async def converse(link: Link, authorized: Authorized, relay: Relay, limits: Limits, label: str) -> Result:
-    """A call on a modern upstream: rounds of `input_required` until it completes."""
-    call = authorized.call
+async def converse(
+    link: Link, call: Call, relay: Relay, limits: Limits, news: News, label: str
+) -> tuple[Result, Reply]:
+    """A call on a modern upstream: rounds of `input_required` until it completes. Gives the last reply as well."""
     request = request_for(call, relay, limits)
+    told = told_by(relay, news)
     resume: Mapping[str, object] = call.resume or EMPTY
     state, responses = _state_of(resume), resume.get("responses", EMPTY)
     for _ in range(MAX_ROUNDS):
         if state or responses:
             request = replace(request, params=_round(call.params, state, responses))
-        message = await link.request(request, told_by(relay))
-        result = message.get("result")
-        if not isinstance(result, dict) or result.get("resultType") != "input_required":
-            return result_of(call, message, label)
+        reply = await link.request(request, told)
+        result = reply.result
+        if result.get("resultType") != "input_required" or call.method not in MAY_ASK:
+            return result_of(call, reply, label), reply
         answered = await _ask(relay, result, label)
         state = {"s": result.get("requestState")}
         if answered is None or (relay.era is Era.MODERN and not answered):
             kept = {key: value for key, value in result.items() if key != "requestState"}
-            return Result(codec.dumps(kept), "input_required", state=state)
+            return Result(codec.dumps(kept), "input_required", state=state), reply
         responses = answered
     raise UpstreamProtocolError(f"upstream {label!r} asked for input {MAX_ROUNDS} times in one call")
 
@@ -123,10 +124,8 @@ def asked_by(relay: Relay) -> Asked:
     """Puts a legacy upstream's live question to a legacy client, by way of policy."""
 
     async def asked(method: str, params: Object) -> Object:
-        if method == "ping":
-            return {"result": {}}
         if method not in QUESTIONS:
-            return {"error": {"code": -32601, "message": "Method not found"}}
+            return {"error": {"code": METHOD_NOT_FOUND, "message": "Method not found"}}
         try:
             return reply_to(await relay.ask(method, params))
         except InterlockError as error:
@@ -138,63 +137,56 @@ def asked_by(relay: Relay) -> Asked:
 class RoundsOnLegacy:
     """A modern client's call on a legacy upstream: the upstream's live questions become rounds."""
 
-    def __init__(self, lot: ParkingLot, label: str) -> None:
+    def __init__(self, lot: ParkingLot, news: News, label: str) -> None:
         self._lot = lot
+        self._news = news
         self._label = label
 
-    async def begin(self, link: Link, authorized: Authorized, relay: Relay, limits: Limits) -> Result:
+    async def begin(self, link: Link, authorized: Authorized, relay: Relay, limits: Limits) -> tuple[Result, Reply]:
         """Start the upstream's request and go to its first question or its answer."""
-        turn = Turn(link, request_for(authorized.call, relay, limits))
+        turn = Turn(link, request_for(authorized.call, relay, limits), self._news)
+        turn.relay = relay
         self._lot.group.start_soon(turn.run)
-        return await self._advance(turn, authorized, relay)
+        return await self._advance(turn, authorized.call, relay)
 
-    async def resume(self, authorized: Authorized, relay: Relay) -> Result:
+    async def resume(self, authorized: Authorized, relay: Relay) -> tuple[Result, Reply]:
         """Take a parked call up with the client's answers. What is still unanswered is asked again."""
         call = authorized.call
         resume: Mapping[str, object] = call.resume or EMPTY
         turn = self._lot.take(str(_state_of(resume).get("p")), relay.owner, call.digest)
+        turn.relay = relay
         responses = resume.get("responses")
         for key, answer in (responses if isinstance(responses, Mapping) else {}).items():
-            turn.answer(key, {"result": answer})
-        return await self._advance(turn, authorized, relay)
+            if key in turn.screened:  # what was never shown cannot have been answered
+                turn.answer(key, {"result": answer})
+        return await self._advance(turn, call, relay)
 
-    async def _advance(self, turn: Turn, authorized: Authorized, relay: Relay) -> Result:
-        turn.relay = relay
+    async def _advance(self, turn: Turn, call: Call, relay: Relay) -> tuple[Result, Reply]:
         kept = False
         try:
-            response = None if turn.open_questions else await self._until_asked(turn)
-            if response is not None:
-                return result_of(authorized.call, response, self._label)
+            reply = await turn.step()
+            if reply is not None:
+                return result_of(call, reply, self._label), reply
             await self._screen(turn, relay)
-            result = self._park(turn, authorized.call, relay)
+            result = self._park(turn, call, relay)
             kept = True
-            return result
+            return result, Reply()
         finally:
             if not kept:
                 turn.cancel()  # a client that left, a question that policy forbids: the upstream stops working
 
-    async def _until_asked(self, turn: Turn) -> Object | None:
-        """The response, or `None` at the first question that is still open."""
-        while True:
-            step = await turn.step()
-            if not isinstance(step, Question):
-                return step
-            if step.key in turn.open_questions:
-                return None
-
     async def _screen(self, turn: Turn, relay: Relay) -> None:
         """Every open question passes policy before any of them is shown to the client."""
-        for question in turn.open_questions.values():
-            if question.key in turn.screened:
-                continue
-            if question.method not in QUESTIONS:
-                words = f"upstream {self._label!r} asked its client for something that is not in MCP"
-                raise UpstreamProtocolError(words)
-            await relay.ask(question.method, question.params)
-            turn.screened.add(question.key)
+        while waiting := [question for key, question in turn.open_questions.items() if key not in turn.screened]:
+            if len(turn.open_questions) > MAX_QUESTIONS:
+                raise UpstreamProtocolError(f"upstream {self._label!r} asked too many questions at once")
+            for question in waiting:
+                await relay.ask(question.method, question.params)
+                turn.screened.add(question.key)
 
     def _park(self, turn: Turn, call: Call, relay: Relay) -> Result:
-        requests = {key: {"method": q.method, "params": q.params} for key, q in turn.open_questions.items()}
+        shown = [question for key, question in turn.open_questions.items() if key in turn.screened]
+        requests = {question.key: {"method": question.method, "params": question.params} for question in shown}
         parked = self._lot.park(turn, relay.owner, call.digest)
         payload = codec.dumps({"resultType": "input_required", "inputRequests": requests})
         return Result(payload, "input_required", state={"p": parked})

@@ -1,18 +1,25 @@
-"""What an MCP server says it offers: its description and all pages of its lists."""
+"""Fetches what an MCP server offers: all pages of its lists, within bounds."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Final
 
-from adapters.upstreams.mcp.link import Link, Object, Request
+from adapters.upstreams.mcp.discovery import Description
+from adapters.upstreams.mcp.link import METHOD_NOT_FOUND, Link, Object, Request
+from gateway import codec
 from gateway.errors import UpstreamProtocolError
 from gateway.registry import Listing
-from gateway.types import EMPTY, Era
+from gateway.types import EMPTY
+
+log = logging.getLogger("interlock.upstreams")
 
 MAX_PAGES: Final = 200
 MAX_ITEMS: Final = 10_000
+MAX_LIST_BYTES: Final = 64 * 1024 * 1024
+"""Of one list, all its pages together."""
 
 _LISTS: Final = (
     ("tools", "tools/list", "tools"),
@@ -23,45 +30,12 @@ _LISTS: Final = (
 """(capability, method, member of the result)"""
 
 
-@dataclass(frozen=True, slots=True)
-class Description:
-    """What a server said of itself in `initialize` or `server/discover`."""
-
-    era: Era
-    result: Object
-
-    @property
-    def capabilities(self) -> Object:
-        return _object(self.result, "capabilities")
-
-    @property
-    def server_info(self) -> Object:
-        """Name and version; the modern era carries them in `_meta`."""
-        meta = _object(self.result, "_meta")
-        return _object(self.result, "serverInfo") or _object(meta, "io.modelcontextprotocol/serverInfo")
-
-    @property
-    def instructions(self) -> str:
-        text = self.result.get("instructions")
-        return text if isinstance(text, str) else ""
-
-    @property
-    def version(self) -> str:
-        version = self.result.get("protocolVersion", "2026-07-28")
-        return version if isinstance(version, str) else ""
-
-
-def _object(value: Object, key: str) -> Object:
-    found = value.get(key)
-    return found if isinstance(found, Mapping) else EMPTY
-
-
 async def fetch(link: Link, description: Description, template: Request, label: str) -> Listing:
     """Every list that the server's capabilities announce. `template` holds the bounds and capabilities to use.
 
-    Raises the `Upstream*` errors. A list that the server refuses after announcing it is taken as empty.
+    Raises the `Upstream*` errors; a refusal is one, unless it says that the server has no such list.
     """
-    found: dict[str, list[Mapping[str, object]]] = {}
+    found: dict[str, list[Object]] = {}
     for capability, method, member in _LISTS:
         if capability in description.capabilities:
             found[member] = await _all_pages(link, method, member, template, label)
@@ -82,27 +56,30 @@ async def _all_pages(link: Link, method: str, member: str, template: Request, la
     items: list[Object] = []
     cursors: set[str] = set()
     params: Object = EMPTY
+    size = 0
     for _ in range(MAX_PAGES):
-        result = await _page(link, method, params, template)
+        result = await _page(link, replace(template, method=method, params=params), label)
         page = result.get(member, [])
         if not isinstance(page, list):
             raise UpstreamProtocolError(f"upstream {label!r} answered {method} without a list of {member}")
+        size += len(codec.dumps(page))
         items += [item for item in page if isinstance(item, Mapping)]
         cursor = result.get("nextCursor")
-        if not isinstance(cursor, str) or cursor in cursors or len(items) > MAX_ITEMS:
+        if not isinstance(cursor, str):  # the empty string is a cursor like any other
             return items[:MAX_ITEMS]
+        if cursor in cursors or len(items) > MAX_ITEMS or size > MAX_LIST_BYTES:
+            break
         cursors.add(cursor)
         params = {"cursor": cursor}
-    return items
+    log.warning("upstream %r: %s has no end within reason; %d items of it are used", label, method, len(items))
+    return items[:MAX_ITEMS]
 
 
-async def _page(link: Link, method: str, params: Object, template: Request) -> Object:
-    request = Request(
-        method,
-        params,
-        capabilities=template.capabilities,
-        timeout_s=template.timeout_s,
-        max_bytes=template.max_bytes,
-    )
-    result = (await link.request(request)).get("result")
-    return result if isinstance(result, Mapping) else EMPTY
+async def _page(link: Link, request: Request, label: str) -> Object:
+    reply = await link.request(request)
+    if reply.error is None:
+        return reply.result
+    code = reply.error.get("code")
+    if code == METHOD_NOT_FOUND:
+        return EMPTY
+    raise UpstreamProtocolError(f"upstream {label!r} answered {request.method} with error {code}")

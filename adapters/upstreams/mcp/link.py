@@ -12,9 +12,11 @@ from gateway.types import EMPTY, Era
 
 Object: TypeAlias = Mapping[str, object]
 Told: TypeAlias = Callable[[str, Object], Awaitable[None]]
-"""Takes a notification (method, params) that belongs to a request."""
+"""Takes a notification (method, params) that came with the answer to a request."""
 Asked: TypeAlias = Callable[[str, Object], Awaitable[Object]]
 """Answers a question (method, params) of the server's with `{"result": ...}` or `{"error": ...}`."""
+News: TypeAlias = Callable[[str, Object], None]
+"""Takes a notification (method, params) that belongs to no request. Never waits."""
 
 MODERN_VERSION: Final = "2026-07-28"
 LEGACY_VERSION: Final = "2025-11-25"
@@ -22,6 +24,14 @@ LEGACY_VERSIONS: Final = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"
 META: Final = "io.modelcontextprotocol/"
 CLIENT_INFO: Final[Object] = {"name": "interlock", "version": "0.1.0"}
 METHOD_NOT_FOUND: Final = -32601
+HEADER_MISMATCH: Final = -32020
+UNSUPPORTED_VERSION: Final = -32022
+MODERN_ERRORS: Final = frozenset({METHOD_NOT_FOUND, -32602, -32603, -32021})
+"""Codes that a modern server answers with another HTTP status than 200, and means."""
+PROGRESS: Final = "notifications/progress"
+LOG: Final = "notifications/message"
+MAX_NOTICE_BYTES: Final = 256 * 1024
+"""A larger progress or log message is dropped: many of them wait at once for a client that reads slowly."""
 
 
 async def told_nobody(_method: str, _params: Object) -> None:
@@ -46,61 +56,84 @@ class Request:
     tracestate: str = ""
     capabilities: Object = EMPTY
     log_level: str = ""
+    progress: bool = False
+    """Ask for progress notifications."""
     timeout_s: float = 60.0
-    """The longest silence; progress restarts it."""
+    """The longest silence; progress restarts it, and a question that waits for its answer stops the clock."""
     max_bytes: int = 16 * 1024 * 1024
 
 
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a server answered: `error` is its error object, or `None` when it gave a `result`."""
+
+    result: Object = EMPTY
+    error: Object | None = None
+    raw: bytes = b""
+    """The result as the server wrote it, on one line; empty where only the decoded one is known."""
+    status: int = 200
+    """The HTTP status that it came with."""
+
+
 class Link(Protocol):
-    """Sends requests. The answer is the whole JSON-RPC response: it has `result` or `error`."""
+    """Sends requests. Raises the `Upstream*` errors."""
 
     @property
     def era(self) -> Era: ...
 
-    async def request(self, request: Request, told: Told = told_nobody, asked: Asked = asked_nobody) -> Object: ...
+    async def request(self, request: Request, told: Told = told_nobody, asked: Asked = asked_nobody) -> Reply: ...
 
 
-def response_in(message: Object, label: str) -> Object:
-    """The message itself when it is a JSON-RPC response; raises `UpstreamProtocolError` otherwise."""
-    error = message.get("error")
-    if isinstance(message.get("result"), dict) and error is None:
-        return message
-    if isinstance(error, dict) and isinstance(error.get("code"), int) and isinstance(error.get("message"), str):
-        return message
-    raise UpstreamProtocolError(f"upstream {label!r} answered something that is not a JSON-RPC response")
+def reply_in(message: Object, number: object, label: str, status: int = 200) -> Reply:
+    """The answer to request `number` that a message is; raises `UpstreamProtocolError` when it is none.
+
+    An error without an id is one as well: the server could not make out the request (JSON-RPC 2.0, section 5).
+    """
+    error, answered = message.get("error"), message.get("id")
+    fits = answered == number and type(answered) is type(number)
+    if message.get("jsonrpc") != "2.0":
+        raise UpstreamProtocolError(f"upstream {label!r} answered something that is not JSON-RPC 2.0")
+    if isinstance(error, dict) and type(error.get("code")) is int and isinstance(error.get("message"), str):
+        if "result" not in message and (fits or answered is None):
+            return Reply(error=error, status=status)
+    elif error is None and fits:
+        result = message.get("result")
+        if isinstance(result, dict):
+            return Reply(result, status=status)
+    raise UpstreamProtocolError(f"upstream {label!r} answered something that is no response to what was asked")
 
 
-def modern_params(request: Request) -> dict[str, object]:
+def modern_params(request: Request, progress: int | None = None) -> dict[str, object]:
     """The parameters with the envelope that 2026-07-28 asks of every request (basic/index, "Per-request fields")."""
-    sent = request.params.get("_meta")
-    meta: dict[str, object] = dict(sent) if isinstance(sent, dict) else {}
+    meta = _meta_of(request, progress)
     meta[META + "protocolVersion"] = MODERN_VERSION
     meta[META + "clientCapabilities"] = request.capabilities
     meta[META + "clientInfo"] = CLIENT_INFO
     if request.log_level:
         meta[META + "logLevel"] = request.log_level
-    return _with_meta(request, meta)
+    return {**request.params, "_meta": meta}
 
 
-def legacy_params(request: Request) -> dict[str, object]:
+def legacy_params(request: Request, progress: int | None = None) -> dict[str, object]:
     """The parameters as a server of the handshake era takes them."""
+    meta = _meta_of(request, progress)
+    return {**request.params, "_meta": meta} if meta else dict(request.params)
+
+
+def _meta_of(request: Request, progress: int | None) -> dict[str, object]:
+    """What the client sent along, the trace, and a progress token of this hop: tokens are never passed through."""
     sent = request.params.get("_meta")
     meta: dict[str, object] = dict(sent) if isinstance(sent, dict) else {}
-    return _with_meta(request, meta)
-
-
-def _with_meta(request: Request, meta: dict[str, object]) -> dict[str, object]:
     if request.traceparent:
         meta["traceparent"] = request.traceparent
         if request.tracestate:
             meta["tracestate"] = request.tracestate
-    params = dict(request.params)
-    if meta:
-        params["_meta"] = meta
-    return params
+    if progress is not None:
+        meta["progressToken"] = progress
+    return meta
 
 
-def with_progress(params: dict[str, object], token: int) -> dict[str, object]:
-    """Ask for progress under a token of this hop: tokens are never passed through."""
-    meta = params.get("_meta")
-    return {**params, "_meta": {**(meta if isinstance(meta, dict) else {}), "progressToken": token}}
+def params_of(message: Object) -> Object:
+    """The parameters of a request or notification."""
+    params = message.get("params")
+    return params if isinstance(params, dict) else EMPTY

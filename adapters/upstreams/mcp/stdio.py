@@ -3,29 +3,39 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 import anyio
 from anyio.abc import TaskStatus
 
-from adapters.upstreams.mcp.fetch import Description
+from adapters.upstreams.mcp.clock import Clock
+from adapters.upstreams.mcp.discovery import Description, discovered, handshaken
+from adapters.upstreams.mcp.http import NoStream
 from adapters.upstreams.mcp.link import (
     CLIENT_INFO,
     LEGACY_VERSION,
-    LEGACY_VERSIONS,
+    LOG,
+    MAX_NOTICE_BYTES,
+    META,
     Asked,
+    News,
     Object,
+    Reply,
     Request,
     Told,
     asked_nobody,
     legacy_params,
     modern_params,
+    params_of,
     told_nobody,
 )
 from adapters.upstreams.wire.jsonlines import JsonLines
 from adapters.upstreams.wire.process import ChildProcess, ProcessSpec
-from adapters.upstreams.wire.rpc import OnNotification, OnRequest, RpcPeer, RpcReply
+from adapters.upstreams.wire.rpc import RpcPeer, RpcReply
+from gateway import codec
 from gateway.codec import JsonObject
 from gateway.errors import InterlockError, UpstreamProtocolError, UpstreamTimeout, UpstreamUnavailable
 from gateway.types import Era
@@ -33,63 +43,81 @@ from gateway.types import Era
 PROBE_S: Final = 5.0
 """How long a process may be silent about `server/discover` before it is taken for a legacy one."""
 HANDSHAKE_S: Final = 30.0
-INBOX: Final = 1_024
+INBOX: Final = 64
+"""Log messages that may wait for a client that reads slowly; beyond it the oldest are lost."""
 FOREVER_S: Final = 7 * 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How one process is spoken to. `private`: only one client uses it, so that its log messages are that one's."""
+
+    capabilities: Object
+    era: Era | None = None
+    """What to speak; `None` finds out."""
+    private: bool = False
 
 
 class StdioLink:
     """One process of a stdio upstream, from its start to its end."""
 
     def __init__(
-        self,
-        spec: ProcessSpec,
-        *,
-        capabilities: Object,
-        era: Era | None,
-        news: Callable[[str, Object], None],
-        monotonic: Callable[[], float] = time.monotonic,
+        self, spec: ProcessSpec, manner: Manner, *, news: News, monotonic: Callable[[], float] = time.monotonic
     ) -> None:
         self._spec = spec
-        self._capabilities = capabilities
-        self._wanted_era = era
+        self._manner = manner
         self._news = news
         self._monotonic = monotonic
         self._peer: RpcPeer | None = None
         self._stop = anyio.Event()
         self._tellers: dict[int, Told] = {}
+        self._listeners: dict[int, News] = {}
         self._level = ""
-        self._listening = 0
-        self._inbox, self._arrived = anyio.create_memory_object_stream[JsonObject](INBOX)
+        self._inbox: deque[tuple[Told, Object]] = deque(maxlen=INBOX)
+        self._arrived = anyio.Event()
         self.era = Era.LEGACY
         self.description = Description(Era.LEGACY, {})
         self.ended = anyio.Event()
-        self.stderr = ""
+        self.stopped = False
+        """It was asked to end: that it did is no failure."""
+        self._child: ChildProcess | None = None
+        self.reason = ""
+        """Why it ended, if it did by itself."""
         self.used_at = monotonic()
 
     @property
     def running(self) -> int:
-        """Requests in flight."""
-        return self._peer.in_flight - self._listening if self._peer is not None else 0
+        """Requests in flight, streams of changes not counted."""
+        return self._peer.in_flight - len(self._listeners) if self._peer is not None else 0
+
+    @property
+    def stderr(self) -> str:
+        """The last of what it wrote to standard error."""
+        return self._child.stderr if self._child is not None else ""
 
     @property
     def alive(self) -> bool:
+        """Whether it can be asked."""
         return self._peer is not None and not self._peer.closed and not self._stop.is_set()
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Start the process, agree on the era, and stay until it ends or `stop` is called.
 
-        Raises before it has started, never after: `ended` tells, and the requests in flight fail.
+        Raises the `Upstream*` errors before it has started, none after: `ended` tells, and requests in flight fail.
         """
+        started = False
         try:
-            async with await ChildProcess.start(self._spec) as child:
-                try:
-                    await self._serve(child, task_status)
-                finally:
-                    self.stderr = child.stderr
+            self._child = await ChildProcess.start(self._spec)
+            async with self._child as child:
+                started = await self._serve(child, task_status)
+        except UpstreamUnavailable as exc:
+            if not started:
+                raise
+            self.reason = str(exc)  # a process that cannot be killed; nothing more can be done about it here
         finally:
             self.ended.set()
 
-    async def _serve(self, child: ChildProcess, task_status: TaskStatus[None]) -> None:
+    async def _serve(self, child: ChildProcess, task_status: TaskStatus[None]) -> bool:
         label = self._spec.label
         lines = JsonLines(child, max_line_bytes=self._spec.max_line_bytes, label=label)
         self._peer = RpcPeer(lines, label=label, on_message=self._message)
@@ -106,138 +134,195 @@ class StdioLink:
             group.cancel_scope.cancel()
         if failure is not None:
             raise failure
+        return True
 
     async def _read(self, peer: RpcPeer) -> None:
-        await peer.run()
+        self.reason = await peer.run()
         self._stop.set()
 
     def stop(self) -> None:
         """End the process, in good order."""
+        self.stopped = True
         self._stop.set()
 
+    # Which era
+
     async def _agree(self, peer: RpcPeer) -> None:
-        if self._wanted_era is not Era.LEGACY and await self._discovered(peer):
+        era, label = self._manner.era, self._spec.label
+        if era is not Era.LEGACY and await self._discovered(peer):
             return
-        if self._wanted_era is Era.MODERN:
-            raise UpstreamProtocolError(f"upstream {self._spec.label!r} does not speak MCP 2026-07-28 (era = modern)")
-        params = {"protocolVersion": LEGACY_VERSION, "capabilities": self._capabilities, "clientInfo": CLIENT_INFO}
-        reply = await peer.request("initialize", params, deadline_s=HANDSHAKE_S, may_ask=False)
-        result = reply.result
-        if not isinstance(result, dict) or result.get("protocolVersion") not in LEGACY_VERSIONS:
-            words = f"upstream {self._spec.label!r} did not answer initialize with a version that we speak"
-            raise UpstreamProtocolError(words)
-        self.description = Description(Era.LEGACY, result)
+        if era is Era.MODERN:
+            raise UpstreamProtocolError(f"upstream {label!r} does not speak MCP 2026-07-28")
+        try:
+            await self._initialize(peer)
+        except UpstreamProtocolError:
+            # It may have been too busy starting to answer the first time; now it is awake.
+            if era is not None or not await self._discovered(peer):
+                raise
+
+    async def _initialize(self, peer: RpcPeer) -> None:
+        params = {"protocolVersion": LEGACY_VERSION, "capabilities": self._manner.capabilities}
+        reply = await peer.request(
+            "initialize", {**params, "clientInfo": CLIENT_INFO}, deadline_s=HANDSHAKE_S, may_ask=False
+        )
+        self.description = handshaken(self._reply(reply), self._spec.label)
         await peer.notify("notifications/initialized", None)
 
     async def _discovered(self, peer: RpcPeer) -> bool:
         """Whether the process answers `server/discover` (2026-07-28, basic/transports/stdio, compatibility)."""
-        request = Request("server/discover", {}, capabilities=self._capabilities)
+        request = Request("server/discover", {}, capabilities=self._manner.capabilities)
         try:
             reply = await peer.request(request.method, modern_params(request), deadline_s=PROBE_S, may_ask=False)
         except UpstreamTimeout:
             return False
-        if not isinstance(reply.result, dict):
+        if reply.error is None and not isinstance(reply.result, dict):
             return False
-        self.era = Era.MODERN
-        self.description = Description(Era.MODERN, reply.result)
+        description = discovered(self._reply(reply), self._spec.label)
+        if description is None:
+            return False
+        self.era, self.description = Era.MODERN, description
         return True
 
-    async def request(self, request: Request, told: Told = told_nobody, asked: Asked = asked_nobody) -> Object:
+    # Requests
+
+    async def request(self, request: Request, told: Told = told_nobody, asked: Asked = asked_nobody) -> Reply:
         """Send a request. Silence beyond its time ends it; progress and a pending question hold the clock."""
         peer = self._peer
         if peer is None or not self.alive:
             raise UpstreamUnavailable(f"upstream {self._spec.label!r} is not running")
         await self._set_level(peer, request)
         params = modern_params(request) if self.era is Era.MODERN else legacy_params(request)
-        key = id(request)
-        with anyio.move_on_after(request.timeout_s) as clock:
-            held = _Clock(clock, request.timeout_s)
-            self._tellers[key] = told
-            try:
+        run = _Run(request.timeout_s, told, asked)
+        self._tellers[id(run)] = run.tell
+        try:
+            with run.scope:
                 reply = await peer.request(
                     request.method,
                     params,
                     deadline_s=FOREVER_S,
-                    on_notification=held.telling(told) if told is not told_nobody else None,
-                    on_request=held.asking(asked) if asked is not asked_nobody else None,
+                    on_notification=run.on_notification if request.progress else None,
+                    on_request=run.on_request if asked is not asked_nobody else None,
                     may_ask=asked is not asked_nobody,
                 )
-            finally:
-                self._tellers.pop(key, None)
-                self.used_at = self._monotonic()
-            return _response(reply)
+                return self._reply(reply)
+        finally:
+            self._tellers.pop(id(run), None)
+            self.used_at = self._monotonic()
+        if run.fault is not None:
+            raise run.fault
         words = f"upstream {self._spec.label!r} was silent for {request.timeout_s:g} s during {request.method}"
         raise UpstreamTimeout(words)
 
-    async def listen(self, wanted: Object) -> bool:
-        """Follow a modern server's changes, which come as news. False when it offers none, or is gone."""
+    def _reply(self, reply: RpcReply) -> Reply:
+        if reply.error is not None:
+            return Reply(error=reply.error)
+        if isinstance(reply.result, dict):
+            return Reply(reply.result)
+        raise UpstreamProtocolError(f"upstream {self._spec.label!r} answered with a result that is not an object")
+
+    async def listen(self, wanted: Object, take: News) -> None:
+        """Pass on the notifications of one `subscriptions/listen`, the acknowledgement first, until it ends.
+
+        Raises `NoStream` when the server offers none, and the `Upstream*` errors.
+        """
         peer = self._peer
         if peer is None or self.era is not Era.MODERN:
-            return False
-        request = Request("subscriptions/listen", {"notifications": wanted}, capabilities=self._capabilities)
-        self._listening += 1
+            raise NoStream
+        request = Request("subscriptions/listen", {"notifications": wanted}, capabilities=self._manner.capabilities)
+        numbers: list[int] = []
+
+        def numbered(number: int) -> None:
+            numbers.append(number)
+            self._listeners[number] = take
+
         try:
-            reply = await peer.request(request.method, modern_params(request), deadline_s=FOREVER_S, may_ask=False)
-        except UpstreamUnavailable:
-            return False
+            reply = await peer.request(
+                request.method, modern_params(request), deadline_s=FOREVER_S, may_ask=False, on_number=numbered
+            )
         finally:
-            self._listening -= 1
-        return reply.error is None
+            for number in numbers:
+                self._listeners.pop(number, None)
+        if reply.error is not None:
+            raise NoStream
 
     async def _set_level(self, peer: RpcPeer, request: Request) -> None:
-        if self.era is Era.MODERN or not request.log_level or request.log_level == self._level:
+        if self.era is Era.MODERN or not self._manner.private:
+            return
+        if not request.log_level or request.log_level == self._level:
             return
         self._level = request.log_level
         if "logging" in self.description.capabilities:
             params = {"level": request.log_level}
             await peer.request("logging/setLevel", params, deadline_s=request.timeout_s, may_ask=False)
 
+    # What the process says of itself
+
     def _message(self, message: JsonObject) -> None:
-        try:
-            self._inbox.send_nowait(message)
-        except anyio.WouldBlock:  # a flood: what is lost is log lines and hints to look again
+        method, params = str(message.get("method")), params_of(message)
+        if method == LOG:
+            self._log(params)
             return
+        meta = params.get("_meta")
+        number = meta.get(META + "subscriptionId") if isinstance(meta, dict) else None
+        if self.era is Era.LEGACY:
+            self._news(method, params)
+        elif type(number) is int and number in self._listeners:
+            self._listeners[number](method, params)
+
+    def _log(self, params: Object) -> None:
+        """A log message does not say which call it is about: it is passed on only where there is no doubt."""
+        if not self._manner.private or len(self._tellers) != 1 or len(codec.dumps(params)) > MAX_NOTICE_BYTES:
+            return
+        self._inbox.append((next(iter(self._tellers.values())), params))
+        self._arrived.set()
 
     async def _pass_on(self) -> None:
-        """Log lines go to the one call they can belong to, everything else is news of the upstream as a whole."""
-        async for message in self._arrived:
-            method, sent = str(message.get("method")), message.get("params")
-            params: Object = sent if isinstance(sent, Mapping) else {}
-            if method != "notifications/message":
-                self._news(method, params)
-            elif len(self._tellers) == 1:
-                await next(iter(self._tellers.values()))(method, params)
+        while True:
+            await self._arrived.wait()
+            self._arrived = anyio.Event()
+            while self._inbox:
+                tell, params = self._inbox.popleft()
+                await tell(LOG, params)
 
 
-def _response(reply: RpcReply) -> Object:
-    return {"error": reply.error} if reply.error is not None else {"result": reply.result}
+class _Run:
+    """One request while it runs: its time, and what of it is passed to the client. `scope` ends it."""
 
+    def __init__(self, timeout_s: float, told: Told, asked: Asked) -> None:
+        self._told = told
+        self._asked = asked
+        self.scope = anyio.CancelScope()
+        self.fault: Exception | None = None
+        self._clock = Clock(timeout_s, anyio.current_time, self._moved)
+        self._moved(self._clock.deadline)
 
-class _Clock:
-    """Lets silence end a request, but not work that is reported or a person who thinks."""
+    def _moved(self, deadline: float) -> None:
+        self.scope.deadline = deadline
 
-    def __init__(self, scope: anyio.CancelScope, timeout_s: float) -> None:
-        self._scope = scope
-        self._timeout_s = timeout_s
+    async def tell(self, method: str, params: Object) -> None:
+        """Pass a notification to the client, in a task that others rely on: a fault ends this request alone."""
+        try:
+            with self._clock.held():
+                await self._told(method, params)
+        except Exception as exc:  # noqa: BLE001  # whatever it is, it is raised in the request that it belongs to
+            self._fail(exc)
 
-    def _restart(self) -> None:
-        self._scope.deadline = anyio.current_time() + self._timeout_s
+    async def on_notification(self, message: JsonObject) -> None:
+        """Progress: a sign of life."""
+        self._clock.restart()
+        with self._clock.held():
+            await self._told(str(message.get("method")), params_of(message))
 
-    def telling(self, told: Told) -> OnNotification:
-        async def on_notification(message: JsonObject) -> None:
-            self._restart()
-            params = message.get("params")
-            await told(str(message.get("method")), params if isinstance(params, Mapping) else {})
-            self._restart()
+    async def on_request(self, message: JsonObject) -> JsonObject:
+        """A question: the process is not the one that is slow now."""
+        try:
+            with self._clock.held():
+                answer = await self._asked(str(message.get("method")), params_of(message))
+        except Exception as exc:
+            self._fail(exc)
+            raise UpstreamUnavailable("the call that this question belongs to is over") from exc
+        return dict(answer)  # type: ignore[arg-type]  # the answer came from JSON
 
-        return on_notification
-
-    def asking(self, asked: Asked) -> OnRequest:
-        async def on_request(message: JsonObject) -> JsonObject:
-            self._scope.deadline = float("inf")
-            params = message.get("params")
-            answer = await asked(str(message.get("method")), params if isinstance(params, Mapping) else {})
-            self._restart()
-            return dict(answer)  # type: ignore[arg-type]  # the answer came from JSON
-
-        return on_request
+    def _fail(self, fault: Exception) -> None:
+        self.fault = fault
+        self.scope.cancel()

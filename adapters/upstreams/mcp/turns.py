@@ -10,13 +10,18 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Final
 
 import anyio
 from anyio.abc import TaskGroup
 
-from adapters.upstreams.mcp.link import Link, Object, Request
+from adapters.upstreams.mcp.link import METHOD_NOT_FOUND, Link, News, Object, Reply, Request
+from adapters.upstreams.mcp.telling import is_for_client
 from gateway.errors import InvalidCall, QuotaExceeded, UpstreamUnavailable
 from gateway.ports import Relay
+
+QUESTIONS: Final = frozenset({"elicitation/create", "sampling/createMessage", "roots/list"})
+"""What a server may ask its client for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,16 +33,28 @@ class Question:
     params: Object
 
 
+@dataclass(frozen=True, slots=True)
+class _Open:
+    """A question that waits. The first answer counts."""
+
+    question: Question
+    answered: anyio.Event
+    replies: list[Object]
+
+
 class Turn:
     """One request to a legacy upstream, from its start to its answer, over any number of questions."""
 
-    def __init__(self, link: Link, request: Request) -> None:
+    def __init__(self, link: Link, request: Request, news: News) -> None:
         self._link = link
         self._request = request
-        self._steps, self._next = anyio.create_memory_object_stream[Question | Object](8)
-        self._replies: dict[str, tuple[Question, anyio.Event, list[Object]]] = {}
+        self._news = news
+        self._open: dict[str, _Open] = {}
         self._scope = anyio.CancelScope()
+        self._stirred = anyio.Event()
+        self._reply: Reply | None = None
         self._failure: Exception | None = None
+        self._over = False
         self.screened: set[str] = set()
         """Keys of the questions that policy has let through to the client."""
         self.relay: Relay | None = None
@@ -45,52 +62,64 @@ class Turn:
 
     async def run(self) -> None:
         """Carry the request through. To be run in a task group that outlives the rounds."""
-        with self._scope, self._steps:
-            try:
-                response = await self._link.request(self._request, self._told, self._asked)
-            except Exception as exc:  # noqa: BLE001  # whatever it is, it is raised in the round that waits for it
-                self._failure = exc
-                return
-            await self._steps.send(response)
-
-    async def step(self) -> Question | Object:
-        """The next question or the response. Raises what the request raised."""
         try:
-            return await self._next.receive()
-        except anyio.EndOfStream:
+            with self._scope:
+                self._reply = await self._link.request(self._request, self._told, self._asked)
+        except Exception as exc:  # noqa: BLE001  # whatever it is, it is raised in the round that waits for it
+            self._failure = exc
+        finally:
+            self._over = True
+            self._stirred.set()
+
+    async def step(self) -> Reply | None:
+        """Wait for the reply, or for a question that is still open (`None`). Raises what the request raised."""
+        while True:
             if self._failure is not None:
-                raise self._failure from None
-            raise UpstreamUnavailable("the parked call ended; start it again") from None
+                raise self._failure
+            if self._reply is not None:
+                return self._reply
+            if self._over:
+                raise UpstreamUnavailable("the call that waited for input has ended; start it again")
+            if self._open:
+                return None
+            self._stirred = anyio.Event()
+            await self._stirred.wait()
 
     def cancel(self) -> None:
         """Give the upstream's request up; the upstream is told."""
         self._scope.cancel()
 
     def answer(self, key: str, reply: Object) -> bool:
-        """Answer one open question; false when there is none of that key."""
-        waiting = self._replies.pop(key, None)
+        """Answer one open question; false when there is none of that key, or it has its answer."""
+        waiting = self._open.pop(key, None)
         if waiting is None:
             return False
-        waiting[2].append(reply)
-        waiting[1].set()
+        waiting.replies.append(reply)
+        waiting.answered.set()
         return True
 
     @property
     def open_questions(self) -> dict[str, Question]:
         """What still waits for an answer, by key."""
-        return {key: question for key, (question, _, _) in self._replies.items()}
+        return {key: waiting.question for key, waiting in self._open.items()}
 
     async def _told(self, method: str, params: Object) -> None:
-        if self.relay is not None:
+        if not is_for_client(method):
+            self._news(method, params)
+        elif self.relay is not None:
             await self.relay.notify(method, params)
 
     async def _asked(self, method: str, params: Object) -> Object:
+        if method not in QUESTIONS:
+            return {"error": {"code": METHOD_NOT_FOUND, "message": "Method not found"}}
         key = f"q{secrets.token_hex(4)}"
-        question, answered, replies = Question(key, method, params), anyio.Event(), list[Object]()
-        self._replies[key] = (question, answered, replies)
-        await self._steps.send(question)
-        await answered.wait()
-        return replies[0]
+        waiting = self._open[key] = _Open(Question(key, method, params), anyio.Event(), [])
+        self._stirred.set()
+        try:
+            await waiting.answered.wait()
+        finally:
+            self._open.pop(key, None)  # the upstream no longer waits: it withdrew the question, or is gone
+        return waiting.replies[0]
 
 
 @dataclass(slots=True)
@@ -103,21 +132,24 @@ class _Parked:
 
 @dataclass(slots=True)
 class ParkingLot:
-    """Turns that wait for their client to come back. Bounded per owner; one that is not fetched in time is ended."""
+    """Turns that wait for their client to come back. Bounded; one that is not fetched in time is ended."""
 
     group: TaskGroup
     ttl_s: float
     max_per_owner: int
+    max_in_all: int = 1_024
     monotonic: Callable[[], float] = time.monotonic
     _parked: dict[str, _Parked] = field(default_factory=dict)
 
     def park(self, turn: Turn, owner: str, digest: str) -> str:
-        """Keep a turn, and say under which id. Raises `QuotaExceeded` when the owner has too many."""
+        """Keep a turn, and say under which id. Raises `QuotaExceeded` when there are too many."""
         self.expire()
+        retry_after_s = int(self.ttl_s) + 1
         if sum(parked.owner == owner for parked in self._parked.values()) >= self.max_per_owner:
-            turn.cancel()
             words = f"you have {self.max_per_owner} calls that wait for input; answer or abandon some first"
-            raise QuotaExceeded(words, retry_after_s=int(self.ttl_s))
+            raise QuotaExceeded(words, retry_after_s=retry_after_s)
+        if len(self._parked) >= self.max_in_all:
+            raise QuotaExceeded(f"{self.max_in_all} calls wait for input already", retry_after_s=retry_after_s)
         parked_id = secrets.token_urlsafe(18)
         self._parked[parked_id] = _Parked(owner, digest, turn, self.monotonic() + self.ttl_s)
         turn.relay = None

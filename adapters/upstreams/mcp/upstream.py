@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import aclosing
 from dataclasses import asdict, dataclass
 from typing import Final
 
@@ -13,15 +12,17 @@ import anyio
 from anyio.abc import TaskGroup
 
 from adapters.upstreams.mcp.answers import result_of
-from adapters.upstreams.mcp.conversation import Limits, RoundsOnLegacy, asked_by, converse, request_for, told_by
-from adapters.upstreams.mcp.fetch import Description, fetch
-from adapters.upstreams.mcp.http import NoStream
-from adapters.upstreams.mcp.link import Object, Request, asked_nobody
-from adapters.upstreams.mcp.server import CALLBACKS, Server
+from adapters.upstreams.mcp.conversation import Limits, RoundsOnLegacy, asked_by, converse, request_for
+from adapters.upstreams.mcp.discovery import Description
+from adapters.upstreams.mcp.fetch import fetch
+from adapters.upstreams.mcp.following import Following
+from adapters.upstreams.mcp.lease import CALLBACKS, Server
+from adapters.upstreams.mcp.link import MODERN_ERRORS, Object, Reply, Request, asked_nobody
 from adapters.upstreams.mcp.subscriptions import Subscriptions
+from adapters.upstreams.mcp.telling import told_by
 from adapters.upstreams.mcp.turns import ParkingLot
 from adapters.upstreams.wire.backoff import Backoff
-from gateway.errors import InterlockError, UpstreamUnavailable
+from gateway.errors import InterlockError, UpstreamProtocolError, UpstreamUnavailable
 from gateway.events import Event, Events
 from gateway.ports import Relay, Upstream
 from gateway.registry import Listing
@@ -31,10 +32,14 @@ log = logging.getLogger("interlock.upstreams")
 
 REFRESH_S: Final = 300.0
 """How often a catalog is fetched anew, for servers that announce no changes."""
+CALM_S: Final = 1.0
+"""How often at most, for servers that announce too many."""
 TIDY_S: Final = 15.0
 SETTLE_S: Final = 0.1
 """How long announcements of changes are gathered before the lists are fetched once."""
-REOPEN_S: Final = 1.0
+CONNECT_S: Final = 60.0
+"""What starting a process and agreeing on an era may take on top of the upstream's own time."""
+MAX_BACKOFF_S: Final = 30.0
 FAREWELL_S: Final = 15.0
 MAX_STDERR: Final = 4_096
 
@@ -87,10 +92,11 @@ class McpUpstream:
         self._offer = offer
         self._down = down
         self._events = events
-        self._backoff = Backoff(random=random)
+        self._backoff = Backoff(max_s=MAX_BACKOFF_S, random=random)
+        self._limits = Limits(terms.timeout_s, terms.max_bytes)
         self._server: Server | None = None
         self._rounds: RoundsOnLegacy | None = None
-        self._description: Description | None = None
+        self._era: Era | None = None
         self._subscriptions = Subscriptions(terms.name, timeout_s=terms.timeout_s)
         self._changed = anyio.Event()
         self.health = Health()
@@ -107,35 +113,38 @@ class McpUpstream:
         terms = self._terms
         async with anyio.create_task_group() as group:
             server = self._server = self._make_server(group, self._news)
-            lot = ParkingLot(group, terms.parked_ttl_s, terms.max_parked)
-            self._rounds = RoundsOnLegacy(lot, terms.name)
+            lot = ParkingLot(group, terms.parked_ttl_s, terms.max_parked, server.max_parked)
+            self._rounds = RoundsOnLegacy(lot, self._news, terms.name)
             group.start_soon(self._tidy, server, lot)
             try:
                 while True:
                     await self._connected_once(server)
             finally:
-                with anyio.CancelScope(shield=True), anyio.move_on_after(FAREWELL_S):
+                self._era = None
+                with anyio.move_on_after(FAREWELL_S, shield=True):
                     await server.aclose()
 
     async def _connected_once(self, server: Server) -> None:
         started = time.monotonic()
         try:
-            with anyio.fail_after(self._terms.timeout_s + 60.0):
+            with anyio.fail_after(self._terms.timeout_s + CONNECT_S):
                 description = await server.connect()
+                self._era = description.era
                 await self._publish(server, description)
                 await self._subscriptions.renew(server, description.era)
         except (InterlockError, TimeoutError) as exc:
             await self._failed(str(exc) or "no answer in time", started)
             return
-        self._description = description
-        self.health.state, self.health.reason, self.health.era = "up", "", description.era.value
+        self._up(description.era)
+        await self._failed(await self._while_up(server, description), started)
+
+    def _up(self, era: Era) -> None:
+        self.health.state, self.health.reason, self.health.era = "up", "", era.value
         self.health.connects += 1
         self.settled.set()
-        reason = await self._while_up(server, description)
-        if reason:
-            await self._failed(reason, started)
 
     async def _failed(self, reason: str, started: float) -> None:
+        self._era = None
         self.health.state, self.health.reason = "down", reason
         self.health.failures += 1
         self._down(reason)
@@ -145,51 +154,46 @@ class McpUpstream:
 
     async def _while_up(self, server: Server, description: Description) -> str:
         """Follow changes until the connection ends; says why it did."""
-        reason: list[str] = []
+        reasons: list[str] = []
 
-        async def until_over(work: Callable[[Server, Description], Awaitable[None]]) -> None:
+        async def until_over(work: Callable[[], Awaitable[None]]) -> None:
             try:
-                await work(server, description)
+                await work()
             except InterlockError as exc:
-                reason.append(str(exc))
+                reasons.append(str(exc))
             group.cancel_scope.cancel()
 
+        async def publish() -> None:
+            await self._publish(server, description)
+
+        following = Following(server, description.era, self._subscriptions, self._news)
         async with anyio.create_task_group() as group:
-            group.start_soon(until_over, self._follow)
-            group.start_soon(until_over, self._refresh)
-        return reason[0] if reason else ""
+            group.start_soon(until_over, server.over)
+            group.start_soon(until_over, lambda: following.run(publish))
+            group.start_soon(until_over, lambda: self._refresh(server, publish))
+        return reasons[0] if reasons else "the connection ended"
 
-    async def _follow(self, server: Server, description: Description) -> None:
-        """Pass the server's news on, for as long as the connection lasts."""
-        subscriptions = self._subscriptions
-        while True:
-            try:
-                with subscriptions.listening() as interrupted:
-                    async with aclosing(server.changes(subscriptions.uris)) as changes:
-                        async for method, params in changes:
-                            self._news(method, params)
-            except NoStream:
-                subscriptions.unsupported = description.era is Era.MODERN
-                await anyio.sleep_forever()
-            if not interrupted.cancel_called:
-                await anyio.sleep(REOPEN_S)
-                await self._publish(server, description)
-
-    async def _refresh(self, server: Server, description: Description) -> None:
+    async def _refresh(self, server: Server, publish: Callable[[], Awaitable[None]]) -> None:
+        """Fetch the catalog anew when something changed, and when nothing was heard for long."""
         while True:
             with anyio.move_on_after(REFRESH_S):
                 await self._changed.wait()
             await anyio.sleep(SETTLE_S)
             self._changed = anyio.Event()
-            if server.resting:
-                continue
-            await self._publish(server, description)
+            if not server.resting:
+                await publish()
+                await anyio.sleep(CALM_S)
 
     async def _publish(self, server: Server, description: Description) -> None:
-        template = Request(
-            "", EMPTY, capabilities=CALLBACKS, timeout_s=self._terms.timeout_s, max_bytes=self._terms.max_bytes
-        )
-        await self._offer(await fetch(server.main, description, template, self._terms.name))
+        """Fetch all lists and offer them. Raises the `Upstream*` errors."""
+        terms = self._terms
+        template = Request("", EMPTY, capabilities=CALLBACKS, timeout_s=terms.timeout_s, max_bytes=terms.max_bytes)
+        try:
+            with anyio.fail_after(terms.timeout_s + CONNECT_S):
+                listing = await fetch(await server.main(), description, template, terms.name)
+        except TimeoutError as exc:
+            raise UpstreamUnavailable(f"upstream {terms.name!r} did not list what it offers in time") from exc
+        await self._offer(listing)
 
     async def _tidy(self, server: Server, lot: ParkingLot) -> None:
         while True:
@@ -201,8 +205,6 @@ class McpUpstream:
     def _news(self, method: str, params: Object) -> None:
         if method in _CHANGES:
             self._changed.set()
-        elif method == "notifications/subscriptions/acknowledged":
-            self._subscriptions.acknowledged()
         elif method == "notifications/resources/updated":
             uri = params.get("uri")
             if isinstance(uri, str):
@@ -219,33 +221,49 @@ class McpUpstream:
 
     async def execute(self, authorized: Authorized, relay: Relay) -> Result:
         """Carry out one call. A client that leaves cancels it, and the server is told."""
-        server, rounds, call = self._server, self._rounds, authorized.call
-        if server is None or rounds is None or self._description is None:
+        server, rounds, era, call = self._server, self._rounds, self._era, authorized.call
+        if server is None or rounds is None or era is None:
             words = f"upstream {self._terms.name!r} is not connected: {self.health.reason or 'still connecting'}"
             raise UpstreamUnavailable(words)
         if call.method == "resources/unsubscribe":
             return Result(b'{"resultType":"complete"}')
         if call.method == "resources/subscribe":
-            return await self._subscriptions.subscribe(server, self._description.era, call)
-        if "p" in _state(call):
-            return await rounds.resume(authorized, relay)
-        return await self._converse(server, rounds, authorized, relay)
+            return await self._subscriptions.subscribe(server, era, call)
+        try:
+            if call.resume is not None and "p" in _state(call):
+                result, reply = await rounds.resume(authorized, relay)
+            else:
+                result, reply = await self._converse(server, rounds, authorized, relay)
+        except (UpstreamUnavailable, UpstreamProtocolError):
+            self._changed.set()  # is it still there, and does it still speak what it spoke?
+            raise
+        if reply.status != 200 and _is_suspicious(reply, era):
+            self._changed.set()
+        return result
 
-    async def _converse(self, server: Server, rounds: RoundsOnLegacy, authorized: Authorized, relay: Relay) -> Result:
+    async def _converse(
+        self, server: Server, rounds: RoundsOnLegacy, authorized: Authorized, relay: Relay
+    ) -> tuple[Result, Reply]:
         lease = await server.lease(relay)
-        limits = Limits(self._terms.timeout_s, self._terms.max_bytes)
-        if lease.link.era is Era.MODERN:
-            return await converse(lease.link, authorized, relay, limits, self._terms.name)
+        link, call, limits, name = lease.link, authorized.call, self._limits, self._terms.name
+        if link.era is Era.MODERN:
+            return await converse(link, call, relay, limits, self._news, name)
         if lease.may_ask and relay.era is Era.MODERN:
-            return await rounds.begin(lease.link, authorized, relay, limits)
+            return await rounds.begin(link, authorized, relay, limits)
         asked = asked_by(relay) if lease.may_ask else asked_nobody
-        message = await lease.link.request(request_for(authorized.call, relay, limits), told_by(relay), asked)
-        return result_of(authorized.call, message, self._terms.name)
+        reply = await link.request(request_for(call, relay, limits), told_by(relay, self._news), asked)
+        return result_of(call, reply, name), reply
 
 
 def _state(call: Call) -> Object:
     state = (call.resume or EMPTY).get("state")
     return state if isinstance(state, dict) else EMPTY
+
+
+def _is_suspicious(reply: Reply, era: Era) -> bool:
+    """Whether an error looks as if the server were of another era by now: legacy ones answer theirs with 200."""
+    code = reply.error.get("code") if reply.error is not None else None
+    return era is Era.LEGACY or code not in MODERN_ERRORS
 
 
 _: type[Upstream] = McpUpstream

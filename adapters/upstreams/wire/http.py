@@ -96,6 +96,11 @@ class HttpPool:
         answer, connection = await self._begin(method, target, headers, body, deadline_s, None)
         return StreamingResponse(connection, answer, self._release, asyncio.get_running_loop().time)
 
+    @property
+    def max_connections(self) -> int:
+        """How many exchanges may run at a time."""
+        return self._max_connections
+
     def stats(self) -> PoolStats:
         """What the pool has done and holds."""
         idle = len(self._idle)

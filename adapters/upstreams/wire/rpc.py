@@ -20,8 +20,10 @@ RpcId: TypeAlias = "int | str"
 
 _MAX_QUESTIONS: Final = 64
 """Requests of the peer that may be open at a time."""
-_MAX_PROGRESS: Final = 256
+_MAX_PROGRESS: Final = 64
 """Progress notifications that may wait for a slow taker; beyond it the oldest go, as each replaces the one before."""
+_MAX_PROGRESS_TEXT: Final = 64 * 1024
+"""Characters of the message in one; a longer one is dropped."""
 _GOODBYE_S: Final = 1.0
 """How long telling the peer of a cancellation may take."""
 _METHOD_NOT_FOUND: Final = -32601
@@ -105,6 +107,7 @@ class RpcPeer:
         self._ghosts: dict[int, _Ghost] = {}
         self._questions: dict[RpcId, anyio.CancelScope] = {}
         self._tasks: TaskGroup | None = None
+        self._pongs = 0
         self._end: InterlockError | None = None
         self.counts = RpcCounts()
 
@@ -139,8 +142,9 @@ class RpcPeer:
         on_notification: OnNotification | None = None,
         on_request: OnRequest | None = None,
         may_ask: bool = True,
+        on_number: Callable[[int], None] | None = None,
     ) -> RpcReply:
-        """Ask the peer and wait for its answer.
+        """Ask the peer and wait for its answer. `on_number` is told the request's id before it is sent.
 
         With `on_notification`, progress is asked for under a token of ours and awaited here, in the caller's task. With
         `on_request`, the peer's questions come to it while this is the only request in flight that `may_ask`: a peer on
@@ -155,6 +159,8 @@ class RpcPeer:
         self._next_id += 1
         pending = _Pending(on_notification, on_request, may_ask)
         self._pending[number] = pending
+        if on_number is not None:
+            on_number(number)
         try:
             with anyio.move_on_after(deadline_s):
                 await self._duplex.send(
@@ -191,9 +197,9 @@ class RpcPeer:
 
     def _reply_in(self, answer: JsonObject) -> RpcReply:
         match answer:
-            case {"error": dict() as error} if "result" not in answer and _is_error(error):
+            case {"jsonrpc": "2.0", "error": dict() as error} if "result" not in answer and _is_error(error):
                 return RpcReply(error=error)
-            case {"result": result} if "error" not in answer:
+            case {"jsonrpc": "2.0", "result": result} if "error" not in answer:
                 return RpcReply(result=result)
             case _:
                 self.counts.malformed += 1
@@ -227,6 +233,8 @@ class RpcPeer:
 
     def _dispatch(self, message: JsonObject) -> None:
         match message:
+            case {"method": "ping", "id": int() | str() as question} if type(question) is not bool:
+                self._pong(question)
             case {"method": str(), "id": int() | str() as question} if type(question) is not bool:
                 self._question(question, message)
             case {"method": "notifications/progress", "params": {"progressToken": int() as token}} if (
@@ -257,7 +265,8 @@ class RpcPeer:
 
     def _progress(self, token: int, message: JsonObject) -> None:
         pending = self._pending.get(token)
-        if pending is None or pending.on_notification is None or pending.answer is not None:
+        wanted = pending is not None and pending.on_notification is not None and pending.answer is None
+        if pending is None or not wanted or _text_size(message) > _MAX_PROGRESS_TEXT:
             self.counts.progress_dropped += 1
             return
         if len(pending.progress) >= _MAX_PROGRESS:
@@ -267,6 +276,18 @@ class RpcPeer:
         pending.news.set()
 
     # Requests of the peer
+
+    def _pong(self, question: RpcId) -> None:
+        """That we are here can be said whoever asks (2025-11-25, basic/utilities/ping)."""
+        if self._tasks is not None and self._pongs < _MAX_QUESTIONS:
+            self._pongs += 1
+            self._tasks.start_soon(self._reply_pong, question)
+
+    async def _reply_pong(self, question: RpcId) -> None:
+        try:
+            await self._reply({"jsonrpc": "2.0", "id": question, "result": {}})
+        finally:
+            self._pongs -= 1
 
     def _question(self, question: RpcId, message: JsonObject) -> None:
         tasks = self._tasks
@@ -345,6 +366,12 @@ async def _answer_or_error(question: RpcId, message: JsonObject, answer: OnReque
     except InterlockError as exc:
         return _refusal(question, exc.rpc_code, str(exc))
     return {**reply, "jsonrpc": "2.0", "id": question}
+
+
+def _text_size(message: JsonObject) -> int:
+    params = message.get("params")
+    text = params.get("message") if isinstance(params, dict) else None
+    return len(text) if isinstance(text, str) else 0
 
 
 def _is_error(error: JsonObject) -> bool:

@@ -34,6 +34,7 @@ class SseParser:
         "_after_cr",
         "_data",
         "_event_bytes",
+        "_id",
         "_max_event_bytes",
         "_started",
         "_tail",
@@ -50,8 +51,9 @@ class SseParser:
         self._data: list[bytes] = []
         self._event_bytes = 0
         self._type = ""
+        self._id = ""
         self.last_id = ""
-        """What `Last-Event-ID` says when the stream is resumed."""
+        """What `Last-Event-ID` says when the stream is resumed: the id of the last event that was whole."""
         self.retry_ms: int | None = None
         """How long the stream asked to wait before resuming it, if it did."""
 
@@ -93,7 +95,7 @@ class SseParser:
             case b"event":
                 self._type = value.decode("utf-8", "replace")
             case b"id" if b"\0" not in value:
-                self.last_id = value.decode("utf-8", "replace")
+                self._id = value.decode("utf-8", "replace")
             case b"retry" if value.isdigit() and len(value) < 10:
                 self.retry_ms = int(value)
             case _:  # a comment, or a field that the specification says to ignore
@@ -102,6 +104,7 @@ class SseParser:
     def _dispatch(self) -> Event | None:
         data, kind = self._data, self._type
         self._data, self._type, self._event_bytes = [], "", 0
+        self.last_id = self._id  # only now: an event that was cut off in its middle must come again
         if not data:
             return None
         return Event(b"\n".join(data), kind or "message", self.last_id)

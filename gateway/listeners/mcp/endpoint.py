@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import ip_address
@@ -31,7 +31,13 @@ from gateway.listeners.mcp.modern import ModernLeg
 from gateway.listeners.mcp.wire import INVALID_REQUEST, RpcError, reply_of_rpc_error
 from gateway.types import Credentials
 
-_PROXY_HEADERS: Final = (b"forwarded", b"x-forwarded-for", b"x-real-ip", b"via")
+_PROXY_HEADERS: Final = frozenset(
+    {
+        b"forwarded", b"via", b"x-real-ip", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto",
+        b"x-forwarded-port", b"x-forwarded-server", b"x-client-ip", b"true-client-ip", b"cf-connecting-ip",
+    }
+)  # fmt: skip
+"""What proxies add; one that adds none of these cannot be told from a caller on this machine."""
 _NO_MESSAGE: Final = Message({}, "", {})
 
 
@@ -53,8 +59,10 @@ class Guards:
         hosts = headers.get(b"host", [])
         if len(hosts) != 1 or not self._host_allowed(hosts[0].decode("latin-1").lower()):
             return 421, "Host is not served here; add it to listen.allowed_hosts"
-        origin = one(headers, b"origin").lower()
-        if origin and not self._origin_allowed(origin):
+        origins = headers.get(b"origin")
+        if origins is not None and not (
+            len(origins) == 1 and self._origin_allowed(origins[0].decode("latin-1").lower())
+        ):
             return 403, "Origin is not allowed; add it to listen.allowed_origins"
         return None
 
@@ -156,15 +164,15 @@ def _is_legacy(message: Message, headers: Headers) -> bool:
 def credentials_of(scope: Scope, headers: Headers) -> Credentials:
     """Who a request may be from. Behind a proxy everybody seems to come from loopback, so then nobody does."""
     client = scope.get("client")
-    address = str(client[0]) if isinstance(client, Sequence) and client else ""
+    address: str = client[0] if client else ""  # type: ignore[index]  # ASGI: a pair of host and port, or nothing
     authorization = headers.get(b"authorization", [])
     bearer = ""
     if authorization:
         kind, _, token = authorization[0].decode("latin-1").partition(" ")
         # A second header or another scheme is no credential, and it is not anonymous either: it is a wrong one.
         bearer = token.strip() if kind.lower() == "bearer" and len(authorization) == 1 else "\x00"
-    proxied = any(name in headers for name in _PROXY_HEADERS)
-    return Credentials(bearer or ("\x00" if authorization else ""), address, _on_loopback(address) and not proxied)
+    direct = _PROXY_HEADERS.isdisjoint(headers)
+    return Credentials(bearer or ("\x00" if authorization else ""), address, direct and _on_loopback(address))
 
 
 @lru_cache(maxsize=4_096)

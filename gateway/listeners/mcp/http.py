@@ -31,7 +31,11 @@ def headers_of(scope: Scope) -> Headers:
     """Header lines by lower-case name, repeated ones kept apart."""
     headers: Headers = {}
     for name, value in scope["headers"]:  # type: ignore[attr-defined]  # ASGI: an iterable of byte pairs
-        headers.setdefault(name, []).append(value.strip(b" \t"))  # RFC 9110 section 5.5: not part of the value
+        value = value.rstrip(b" \t")  # noqa: PLW2901  # RFC 9110 section 5.5: white space is not part of the value
+        if name in headers:
+            headers[name].append(value)
+        else:
+            headers[name] = [value]
     return headers
 
 
@@ -61,7 +65,9 @@ async def read_body(receive: Receive, max_bytes: int) -> bytes:
 
 async def respond(send: Send, status: int, headers: Iterable[Header], body: bytes) -> None:
     """One complete response."""
-    lines = [*headers, (b"content-length", str(len(body)).encode())]
+    lines = list(headers)
+    if status != 204:  # RFC 9110 section 8.6: there it must not stand
+        lines.append((b"content-length", str(len(body)).encode()))
     await send({"type": "http.response.start", "status": status, "headers": lines})
     await send({"type": "http.response.body", "body": body})
 

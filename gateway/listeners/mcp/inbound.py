@@ -9,7 +9,7 @@ from typing import Final
 from gateway.errors import InvalidCall
 from gateway.listeners.mcp.calls import Tracing
 from gateway.listeners.mcp.envelope import Message
-from gateway.listeners.mcp.http import Headers, Receive, Send, one
+from gateway.listeners.mcp.http import Headers, Receive, Send
 from gateway.listeners.mcp.methods import LOG_LEVELS
 from gateway.types import Call, Credentials
 
@@ -54,8 +54,10 @@ def require_capability(capabilities: Mapping[str, object], call: Call) -> None:
 
 def accepts_events(headers: Headers) -> bool:
     """Whether the client takes Server-Sent Events as an answer."""
-    accept = one(headers, b"accept").lower()
-    return "text/event-stream" in accept or "*/*" in accept or "text/*" in accept
+    return any(
+        b"text/event-stream" in accept or b"*/*" in accept or b"text/*" in accept
+        for accept in map(bytes.lower, headers.get(b"accept", ()))
+    )
 
 
 def reaches(wanted: str, level: object) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Final
 
 from gateway import codec
@@ -126,8 +127,11 @@ class LegacyLeg:
         if reply is None:
             return
         if stream is not None and stream.open:
-            await stream.close(event(reply.body))
-        elif reply.body:
+            await stream.close(event(reply.body) if reply.body else b"")
+            return
+        if stream is not None:
+            stream.closed = True  # what comes too late must not begin a second response
+        if reply.body:
             await respond_json(inbound.send, reply)
         else:
             await respond(inbound.send, reply.status, reply.headers, b"")
@@ -145,7 +149,6 @@ class LegacyLeg:
         stream = EventStream(inbound.send)
         session.listening = True
         try:
-            await stream.keep_alive()
             with ClientWatch(inbound.receive, stream.keep_alive):
                 await self._tell_changes(session, stream)
         finally:
@@ -242,7 +245,7 @@ class LegacyLeg:
         with ClientWatch(inbound.receive, stream.keep_alive if stream else None) as watch, _Running(session, message):
             result = await self._handler.handle(call, inbound.credentials, exchange)
             self._remember(session, call, message, level)
-            return reply_of(message.request_id, result, {})
+            return reply_of(message.request_id, _for_legacy(result), {})
         return None if watch.left else Reply(202, b"")
 
     def _remember(self, session: Session, call: Call, message: Message, level: str) -> None:
@@ -253,11 +256,13 @@ class LegacyLeg:
             session.subscriptions[uri] = call.resource
             self._events.watch(call.resource.upstream, call.resource.name)
         if call.method == "resources/unsubscribe" and isinstance(uri, str) and uri in session.subscriptions:
-            del session.subscriptions[uri]
-            self._events.unwatch(call.resource.upstream, call.resource.name)
+            watched = session.subscriptions.pop(uri)  # what the URI stood for then, which may have changed since
+            self._events.unwatch(watched.upstream, watched.name)
 
     async def _tell_changes(self, session: Session, stream: EventStream) -> None:
         with self._events.subscription() as subscription:
+            session.changes = subscription
+            await stream.keep_alive()  # opens the stream, once nothing can be missed any more
             while not subscription.closed:
                 for change in await subscription.next():
                     for text in _messages(self._view, session, change):
@@ -273,8 +278,11 @@ class _Running:
 
     def __enter__(self) -> None:
         task = asyncio.current_task()
-        if task is not None and self._id is not None:
-            self._session.running[self._id] = task
+        if task is None or self._id is None:
+            return
+        if self._id in self._session.running:
+            raise RpcError(INVALID_REQUEST, "A request with this id is still running in this session", status=200)
+        self._session.running[self._id] = task
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
         if self._id is None or self._session.running.pop(self._id, None) is not None:
@@ -316,6 +324,17 @@ def _messages(view: str, session: Session, change: Event) -> list[bytes]:
         for uri, resource in session.subscriptions.items()
         if (resource.upstream, resource.name) == (change.upstream, change.uri)
     ]
+
+
+def _for_legacy(result: Result) -> Result:
+    """The result without `structuredContent` that is no object: before 2026-07-28 it always was one."""
+    if b'"structuredContent"' not in result.payload or b'"structuredContent":{' in result.payload:
+        return result
+    payload = codec.loads(result.payload)
+    if not isinstance(payload, dict) or isinstance(payload.get("structuredContent"), dict):
+        return result
+    kept = {key: value for key, value in payload.items() if key != "structuredContent"}
+    return replace(result, payload=codec.dumps(kept))
 
 
 def _at_200(reply: Reply) -> Reply:

@@ -8,7 +8,7 @@ from typing import Final
 
 from gateway import codec
 from gateway.errors import InterlockError, InvalidCall
-from gateway.events import Event, Events
+from gateway.events import Event, Events, Subscription
 from gateway.listeners.mcp.calls import MERGED, Directory
 from gateway.listeners.mcp.envelope import SUBSCRIPTION_META
 from gateway.listeners.mcp.http import EventStream
@@ -55,19 +55,26 @@ class ListenStreams:
 
     async def serve(self, call: Call, identity: Identity, request_id: RequestId, stream: EventStream) -> Result:
         """Acknowledge, then pass changes on until the client leaves. Policy has permitted `call` already."""
-        wish = await self._wish(call, identity)
-        meta = {SUBSCRIPTION_META: request_id}
-        with self._events.subscription() as subscription:
-            acknowledgement = {"_meta": meta, "notifications": wish.acknowledged}
-            await stream.write(event(notification("notifications/subscriptions/acknowledged", acknowledgement)))
+        changes, wanted = _wanted(call)
+        watched: dict[str, Resource] = {}
+        with self._events.subscription() as subscription:  # first of all, so that no change is missed
             try:
-                while not subscription.closed:
-                    for change in await subscription.next():
-                        await self._tell(stream, wish, change, meta)
-                return Result(closing(request_id))
+                await self._watch(call, identity, wanted, watched)
+                await self._tell_all(stream, Wish(changes, watched), subscription, request_id)
             finally:
-                for resource in wish.uris.values():
+                for resource in watched.values():
                     self._events.unwatch(resource.upstream, resource.name)
+        return Result(closing(request_id))
+
+    async def _tell_all(
+        self, stream: EventStream, wish: Wish, subscription: Subscription, request_id: RequestId
+    ) -> None:
+        meta = {SUBSCRIPTION_META: request_id}
+        acknowledgement = {"_meta": meta, "notifications": wish.acknowledged}
+        await stream.write(event(notification("notifications/subscriptions/acknowledged", acknowledgement)))
+        while not subscription.closed:
+            for change in await subscription.next():
+                await self._tell(stream, wish, change, meta)
 
     async def _tell(self, stream: EventStream, wish: Wish, change: Event, meta: Mapping[str, object]) -> None:
         if self._view not in (MERGED, change.upstream) and change.upstream:
@@ -80,19 +87,8 @@ class ListenStreams:
             if (resource.upstream, resource.name) == (change.upstream, change.uri):
                 await stream.write(event(notification("notifications/resources/updated", {"_meta": meta, "uri": uri})))
 
-    async def _wish(self, call: Call, identity: Identity) -> Wish:
-        wanted = call.params.get("notifications", {})
-        if not isinstance(wanted, Mapping):
-            raise InvalidCall("params.notifications must be an object")
-        changes = frozenset(change for flag, change in _FLAGS.items() if wanted.get(flag) is True)
-        uris = wanted.get("resourceSubscriptions", ())
-        if not isinstance(uris, Sequence) or isinstance(uris, str) or len(uris) > MAX_URIS:
-            raise InvalidCall(f"params.notifications.resourceSubscriptions must be a list of at most {MAX_URIS} URIs")
-        return Wish(changes, await self._watched(call, identity, [uri for uri in uris if isinstance(uri, str)]))
-
-    async def _watched(self, call: Call, identity: Identity, uris: Sequence[str]) -> Mapping[str, Resource]:
+    async def _watch(self, call: Call, identity: Identity, uris: Sequence[str], watched: dict[str, Resource]) -> None:
         """Subscribe to each resource, as a call of its own; one that is refused is left out of the acknowledgement."""
-        watched: dict[str, Resource] = {}
         for uri in dict.fromkeys(uris):
             resource = self._directory.resolve_uri(self._view, uri)
             try:
@@ -101,7 +97,6 @@ class ListenStreams:
                 continue
             self._events.watch(resource.upstream, resource.name)
             watched[uri] = resource
-        return watched
 
     def _subscribe(self, call: Call, resource: Resource) -> Call:
         params = freeze({"uri": resource.name})
@@ -117,6 +112,18 @@ class ListenStreams:
             parent_id=call.id,
             started_ns=call.started_ns,
         )
+
+
+def _wanted(call: Call) -> tuple[frozenset[str], Sequence[str]]:
+    """The kinds of change and the resources that a client asks for."""
+    wanted = call.params.get("notifications", {})
+    if not isinstance(wanted, Mapping):
+        raise InvalidCall("params.notifications must be an object")
+    uris = wanted.get("resourceSubscriptions", ())
+    if not isinstance(uris, Sequence) or isinstance(uris, str) or len(uris) > MAX_URIS:
+        raise InvalidCall(f"params.notifications.resourceSubscriptions must be a list of at most {MAX_URIS} URIs")
+    changes = frozenset(change for flag, change in _FLAGS.items() if wanted.get(flag) is True)
+    return changes, [uri for uri in uris if isinstance(uri, str)]
 
 
 def closing(request_id: RequestId) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Final, Protocol
 
 from gateway import codec
 from gateway.errors import InterlockError, Unauthenticated, UpstreamProtocolError
@@ -18,6 +18,7 @@ from gateway.listeners.mcp.quiet import Handler
 from gateway.listeners.mcp.wire import (
     HEADER_MISMATCH,
     INTERNAL_ERROR,
+    INVALID_REQUEST,
     METHOD_NOT_FOUND,
     MISSING_CAPABILITY,
     STATUS_OF_CODE,
@@ -34,6 +35,8 @@ from gateway.ports import Identifier
 from gateway.types import Call, Credentials, Era, Identity, Result
 
 log = logging.getLogger("interlock.mcp")
+
+_LISTEN: Final = "subscriptions/listen"
 
 
 class ModernExchange:
@@ -114,6 +117,8 @@ class ModernLeg:
         if stream is not None and stream.open:
             await stream.close(event(reply.body))
             return
+        if stream is not None:
+            stream.closed = True  # what comes too late must not begin a second response
         await respond_json(inbound.send, reply)
 
     async def _reply(self, inbound: Inbound, stream: EventStream | None) -> Reply | None:
@@ -142,27 +147,31 @@ class ModernLeg:
     ) -> Reply | None:
         message = inbound.message
         call = self._maker.make(message, method, inbound.tracing, version=envelope.version)
+        identity = await self._identified(call, inbound.credentials, envelope)
+        # Not before it is known who asks: the answer would tell a stranger which tools there are.
         _check_param_headers(call, inbound.headers)
-        identity = await self._known_identity(inbound.credentials)
-        if method.may_need_input and identity is not None:
+        if method.may_need_input:
             call = self._maker.resume(call, message, identity)
-        exchange = ModernExchange(envelope, identity.principal if identity else "", stream)
+        if method.name == _LISTEN and stream is None:
+            raise RpcError(INVALID_REQUEST, f"{_LISTEN} is answered by a stream: accept text/event-stream", status=406)
+        exchange = ModernExchange(envelope, identity.principal, stream)
         with ClientWatch(inbound.receive, stream.keep_alive if stream else None) as watch:
             result = await self._handler.handle(call, inbound.credentials, exchange)
-            if method.name == "subscriptions/listen" and stream is not None and identity is not None:
+            if method.name == _LISTEN and stream is not None:
                 result = await self._streams.serve(call, identity, message.request_id, stream)
         if watch.left:
             return None
-        if result.outcome == "input_required" and identity is not None:
+        if result.outcome == "input_required":
             result = self._sealed(call, result, identity)
         return reply_of(message.request_id, result, STATUS_OF_CODE)
 
-    async def _known_identity(self, credentials: Credentials) -> Identity | None:
-        """Who calls, where the listener itself must know. A refusal is left to the pipeline, which records it."""
+    async def _identified(self, call: Call, credentials: Credentials, envelope: Envelope) -> Identity:
+        """Who calls. A call of nobody is still a call: it goes down the pipeline to be refused on record."""
         try:
             return await self._identifier.identify(credentials)
         except Unauthenticated:
-            return None
+            await self._handler.handle(call, credentials, ModernExchange(envelope, "", None))
+            raise
 
     def _sealed(self, call: Call, result: Result, identity: Identity) -> Result:
         """Put the state that the next round needs into the answer, sealed."""

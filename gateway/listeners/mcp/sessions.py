@@ -12,16 +12,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from gateway import codec
 from gateway.errors import InvalidCall
-from gateway.events import Events
+from gateway.events import Events, Subscription
 from gateway.listeners.mcp.calls import Seal
 from gateway.types import Identity, Resource
 
 SESSION_TTL_S: Final = 7 * 24 * 3600
 MAX_LIVE: Final = 10_000
+"""Beyond it idle sessions are forgotten (not ended: their ids stay good); those with open connections never are."""
 MAX_ENDED: Final = 100_000
-MAX_ID_BYTES: Final = 6_000
-"""Below what servers and proxies take as one header line."""
+MAX_CAPABILITIES: Final = 4_096
+"""Bytes of JSON; sealed, they stay below what servers and proxies take as one header line."""
 
 
 class SessionUnknown(Exception):
@@ -48,6 +50,8 @@ class Session:
     subscriptions: dict[str, Resource] = field(default_factory=dict)
     log_level: str = ""
     listening: bool = False
+    changes: Subscription | None = None
+    """What feeds the open stream for unsolicited messages."""
 
 
 class Sessions:
@@ -67,12 +71,11 @@ class Sessions:
     def start(self, view: str, version: str, capabilities: Mapping[str, object], identity: Identity) -> str:
         """A new session's id. Raises `InvalidCall` when the client's capabilities do not fit into one."""
         terms = {"k": self._new_id(), "w": view, "v": version, "c": capabilities}
-        sealed = self._sealer.seal(
+        if len(codec.dumps(capabilities)) > MAX_CAPABILITIES:
+            raise InvalidCall("the client's capabilities are too large; declare fewer extensions")
+        return self._sealer.seal(
             "session", terms, principal=identity.principal, ttl_s=SESSION_TTL_S, now_s=self._now_s()
         )
-        if len(sealed) > MAX_ID_BYTES:
-            raise InvalidCall("the client's capabilities are too large; declare fewer extensions")
-        return sealed
 
     def find(self, session_id: str, view: str, identity: Identity) -> Session:
         """The session of that id on this endpoint. Raises `SessionUnknown`."""
@@ -81,8 +84,8 @@ class Sessions:
             raise SessionUnknown
         session = self._live.get(terms.key)
         if session is None:
-            session = self._live[terms.key] = Session(terms)
             self._evict()
+            session = self._live[terms.key] = Session(terms)
         self._live.move_to_end(terms.key)
         return session
 
@@ -105,7 +108,7 @@ class Sessions:
         self._drop(session)
 
     def _evict(self) -> None:
-        if len(self._live) <= MAX_LIVE:
+        if len(self._live) < MAX_LIVE:
             return
         for key, session in self._live.items():
             if not session.listening and not session.running:
@@ -114,10 +117,14 @@ class Sessions:
                 return
 
     def _drop(self, session: Session) -> None:
-        for task in session.running.values():
+        running = list(session.running.values())
+        session.running.clear()  # so that each call takes its cancellation for one that its client wished
+        for task in running:
             task.cancel()
         for waiting in session.waiting.values():
             waiting.cancel()
         for resource in session.subscriptions.values():
             self._events.unwatch(resource.upstream, resource.name)
         session.subscriptions.clear()
+        if session.changes is not None:
+            session.changes.close()

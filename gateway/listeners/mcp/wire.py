@@ -9,6 +9,7 @@ from typing import Final, TypeAlias
 from gateway import codec
 from gateway.errors import (
     ApprovalPending,
+    InputTooLarge,
     InterlockError,
     PolicyDenied,
     QuotaExceeded,
@@ -125,6 +126,7 @@ def reply_of_error(request_id: RequestId, method: str, error: InterlockError) ->
 
 _TOLD_TO_THE_MODEL: Final = (
     PolicyDenied,
+    InputTooLarge,
     ApprovalPending,
     QuotaExceeded,
     UpstreamProtocolError,
@@ -142,7 +144,7 @@ def _tool_result(error: InterlockError) -> dict[str, object]:
     }
 
 
-_REFUSED_BY_POLICY: Final = (PolicyDenied, ApprovalPending, QuotaExceeded)
+_REFUSED_BY_POLICY: Final = (PolicyDenied, InputTooLarge, ApprovalPending, QuotaExceeded)
 
 
 def _words_of(error: InterlockError) -> str:
@@ -169,6 +171,8 @@ def _authorization_of(error: InterlockError) -> dict[str, object]:
             "reasons": [{"code": r.code, "message": r.message, "rule": r.rule, "remedy": r.remedy} for r in public],
             "remediation": "available" if any(reason.remedy for reason in public) else "undisclosed",
         }
+    if isinstance(error, InputTooLarge):
+        return {"reason": error.code, "remediation": "available"}
     if isinstance(error, ApprovalPending):
         return {"reason": error.code, "decision_id": error.decision_id, "remediation": "undisclosed"}
     if isinstance(error, QuotaExceeded):

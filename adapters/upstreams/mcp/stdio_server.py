@@ -1,0 +1,218 @@
+"""A server that we run: one process for everybody, and some of their own for clients that need one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+import anyio
+from anyio.abc import TaskGroup
+
+from adapters.upstreams.mcp.discovery import Description
+from adapters.upstreams.mcp.http import NoStream
+from adapters.upstreams.mcp.lease import ALL_LISTS, CALLBACKS, Lease, Server, callbacks_of
+from adapters.upstreams.mcp.link import Link, News, Object
+from adapters.upstreams.mcp.stdio import Manner, StdioLink
+from adapters.upstreams.wire.process import ProcessSpec
+from gateway import codec
+from gateway.errors import InterlockError, UpstreamProtocolError, UpstreamUnavailable
+from gateway.ports import Relay
+from gateway.types import Era
+
+MAX_PARKED: Final = 1_024
+
+
+class StdioServer:
+    """One process for everybody, and some of their own.
+
+    A process on a pipe does not say which call its question or its log message belongs to. So the calls of a client
+    that can be asked or wants to hear log messages run on a process that only this client uses. When there are no more
+    of those to be had, they run on the common one, where questions are refused and log messages dropped.
+    """
+
+    def __init__(
+        self,
+        spec: ProcessSpec,
+        *,
+        era: Era | None,
+        group: TaskGroup,
+        idle_s: float,
+        max_processes: int,
+        news: News,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._spec = spec
+        self._wanted_era = era
+        self._known_era: Era | None = None
+        self._group = group
+        self._idle_s = idle_s
+        self._max_processes = max_processes
+        self._news = news
+        self._monotonic = monotonic
+        self._main: StdioLink | None = None
+        self._own: dict[tuple[str, bytes], StdioLink] = {}
+        self._starting_main = anyio.Lock()
+        self._starting: dict[tuple[str, bytes], anyio.Lock] = {}
+        self._replaced = anyio.Event()
+        self.resting = False
+        self.keep_awake = False
+        self._last_words = ""
+        self.max_parked = MAX_PARKED
+        self.starts = 0
+        """Processes started so far."""
+
+    @property
+    def stderr(self) -> str:
+        """What the common process said on standard error; while it says nothing, what the one before it did."""
+        return (self._main.stderr if self._main is not None else "") or self._last_words
+
+    @property
+    def processes(self) -> int:
+        """Processes that run now."""
+        links = [*self._own.values(), *([self._main] if self._main else [])]
+        return sum(link.alive for link in links)
+
+    async def connect(self) -> Description:
+        """Start the common process, unless it runs."""
+        return (await self._common(revive=True)).description
+
+    async def main(self) -> Link:
+        """The common process, woken if it rests."""
+        return await self._common()
+
+    async def _common(self, *, revive: bool = False) -> StdioLink:
+        """The common process. One that ended by itself is started again by `connect` alone, which backs off."""
+        main = self._main
+        if main is not None and main.alive:
+            return main
+        async with self._starting_main:
+            main = self._main
+            if main is not None and not main.alive and not main.stopped and not revive:
+                raise UpstreamUnavailable(main.reason or f"the process of upstream {self._spec.label!r} ended")
+            if main is None or not main.alive:
+                self._last_words = self.stderr
+                main = self._main = await self._start(CALLBACKS, self._news)
+                self.resting = False
+                self._replaced.set()
+                self._replaced = anyio.Event()
+            return main
+
+    async def _start(self, capabilities: Object, news: News, *, private: bool = False) -> StdioLink:
+        """Start a process in the era known from the last one (basic/versioning: cached, probed again on failure)."""
+        era = self._wanted_era or self._known_era
+        link = StdioLink(self._spec, Manner(capabilities, era, private), news=news, monotonic=self._monotonic)
+        self.starts += 1
+        try:
+            await self._group.start(link.run)
+        except InterlockError as exc:
+            self._last_words = link.stderr
+            if isinstance(exc, UpstreamProtocolError) and self._known_era is not None:
+                self._known_era = None
+                return await self._start(capabilities, news, private=private)
+            raise
+        self._known_era = link.era
+        return link
+
+    async def lease(self, relay: Relay) -> Lease:
+        """The common process or, where it matters who is spoken to, one of the client's own."""
+        common = await self._common()
+        callbacks = {} if common.era is Era.MODERN else callbacks_of(relay)
+        own = await self._own_process(relay.owner, callbacks) if callbacks or relay.log_level else None
+        if own is not None:
+            return Lease(own, may_ask=True)
+        return Lease(common, may_ask=common.era is Era.MODERN)
+
+    async def _own_process(self, owner: str, callbacks: Object) -> StdioLink | None:
+        """A process that only this owner uses, or `None` when all are in use by others."""
+        key = (owner, codec.canonical(callbacks))
+        link = self._own.get(key)
+        if link is not None and link.alive:
+            return link
+        lock = self._starting.setdefault(key, anyio.Lock())
+        try:
+            async with lock:
+                return await self._own_started(key, callbacks)
+        finally:
+            if not lock.statistics().tasks_waiting:
+                self._starting.pop(key, None)
+
+    async def _own_started(self, key: tuple[str, bytes], callbacks: Object) -> StdioLink | None:
+        link = self._own.pop(key, None)
+        if link is not None and link.alive:
+            self._own[key] = link
+            return link
+        if len(self._own) + self._others_starting(key) >= self._max_processes - 1 and not self._make_room():
+            return None
+        link = self._own[key] = await self._start(callbacks, _ignored, private=True)
+        return link
+
+    def _others_starting(self, key: tuple[str, bytes]) -> int:
+        return sum(lock.locked() for other, lock in self._starting.items() if other != key)
+
+    def _make_room(self) -> bool:
+        """Stop the process that has been idle for longest, if one is."""
+        idle = [(link.used_at, key) for key, link in self._own.items() if not link.running]
+        if not idle:
+            return False
+        self._own.pop(min(idle)[1]).stop()
+        return True
+
+    async def changes(self, watched: list[str], take: News) -> None:
+        """Follow the common process. After it rested, what it announced meanwhile has to be asked for."""
+        main = self._main
+        if main is None:
+            raise UpstreamUnavailable(f"upstream {self._spec.label!r} is not running")
+        replaced = self._replaced
+        if main.alive and main.era is Era.MODERN:
+            try:
+                await main.listen({**ALL_LISTS, "resourceSubscriptions": watched}, take)
+            except UpstreamUnavailable:
+                if not main.stopped:
+                    raise
+            except NoStream:
+                if main.alive:
+                    raise
+        if main.alive and main.era is Era.MODERN:
+            return
+        if self._main is main:
+            await replaced.wait()
+
+    async def over(self) -> None:
+        """Wait for the end of the common process that we did not ask for."""
+        while True:
+            main, replaced = self._main, self._replaced
+            if main is None:
+                raise UpstreamUnavailable(f"upstream {self._spec.label!r} is not running")
+            await main.ended.wait()
+            if not main.stopped:
+                raise UpstreamUnavailable(main.reason or f"the process of upstream {self._spec.label!r} ended")
+            if self._main is main:
+                await replaced.wait()
+
+    async def tidy(self) -> None:
+        """Stop the processes that nobody has used for a while; the common one then rests."""
+        limit = self._monotonic() - self._idle_s
+        for key, link in list(self._own.items()):
+            if not link.alive or (not link.running and link.used_at < limit):
+                del self._own[key]
+                link.stop()
+        main = self._main
+        if main is not None and main.alive and not main.running and main.used_at < limit and not self.keep_awake:
+            self.resting = True
+            main.stop()
+
+    async def aclose(self) -> None:
+        """End every process, in good order."""
+        links = [*self._own.values(), *([self._main] if self._main else [])]
+        for link in links:
+            link.stop()
+        for link in links:
+            await link.ended.wait()
+
+
+def _ignored(_method: str, _params: Object) -> None:
+    """What a private process announces, the common one announces as well."""
+
+
+_: type[Server] = StdioServer

@@ -1,0 +1,82 @@
+"""A line to a server that a test can cut, hold up or fill with nonsense while both ends are running."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import anyio
+from anyio.abc import ByteStream, SocketAttribute, SocketStream
+
+Mode: TypeAlias = Literal["pass", "refuse", "hang", "garbage", "lie"]
+
+NONSENSE = b"\x16\x03\x01 this is no answer \xff\xfe\r\n\r\n"
+LIE = b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 17\r\n\r\n{"result": "yes"}'
+_OVER = (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError)
+
+
+@dataclass
+class Line:
+    """`mode` says what happens to what the client sends from now on, on connections that are open too."""
+
+    port: int = 0
+    mode: Mode = "pass"
+
+    @property
+    def url(self) -> str:
+        """Where the client is to connect to."""
+        return f"http://127.0.0.1:{self.port}"
+
+
+@asynccontextmanager
+async def line_to(port: int) -> AsyncIterator[Line]:
+    """A line to what listens on that port of loopback."""
+    line = Line()
+
+    async def serve(client: SocketStream) -> None:
+        async with client:
+            if line.mode == "refuse":
+                return
+            try:
+                server = await anyio.connect_tcp("127.0.0.1", port)
+            except OSError:
+                return
+            async with server, anyio.create_task_group() as group:
+                group.start_soon(_pump, server, client, group.cancel_scope)
+                await _requests(line, client, server)
+                group.cancel_scope.cancel()
+
+    async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener, anyio.create_task_group() as group:
+        line.port = listener.extra(SocketAttribute.local_port)
+        group.start_soon(listener.serve, serve)
+        yield line
+        group.cancel_scope.cancel()
+
+
+async def _requests(line: Line, client: ByteStream, server: ByteStream) -> None:
+    try:
+        while True:
+            data = await client.receive()
+            match line.mode:
+                case "pass":
+                    await server.send(data)
+                case "refuse":
+                    return
+                case "hang":
+                    pass
+                case "garbage":
+                    await client.send(NONSENSE)
+                case "lie":
+                    await client.send(LIE)
+    except _OVER:
+        return
+
+
+async def _pump(source: ByteStream, target: ByteStream, scope: anyio.CancelScope) -> None:
+    try:
+        while True:
+            await target.send(await source.receive())
+    except _OVER:
+        scope.cancel()

@@ -1,0 +1,314 @@
+"""The configuration changes under load: what stays configured loses no call, and a faulty file changes nothing."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import anyio
+import httpx2
+import pytest
+from mcp import Client
+from mcp.client.streamable_http import streamable_http_client
+from mcp_types import TextContent
+
+from conformance.gateway import ROOT, Plan, Table
+from tests.conformance.talking import Json
+from tests.e2e.caller import Caller, Told
+from tests.e2e.eventually import eventually
+from tests.e2e.place import ALLOW_ALL, Place, in_process, new_key, prepare, rules
+from tests.servers.launch import http_server, noted, stdio_server
+
+
+@dataclass
+class Load:
+    """What many clients saw while they kept calling."""
+
+    calls: Counter[str] = field(default_factory=Counter)
+    trouble: list[str] = field(default_factory=list)
+    over: bool = False
+
+    async def keep_calling(self, say: Callable[[str], Awaitable[str]], tool: str) -> None:
+        """Call until it is over, and note everything that is not the right answer."""
+        number = 0
+        while not self.over:
+            number += 1
+            words = f"{tool} {number}"
+            answer = await say(words)
+            self.calls[tool] += 1
+            if answer != words:
+                self.trouble.append(f"{tool}: {answer}")
+
+
+@asynccontextmanager
+async def load(place: Place, key: str, tools: list[str], clients: int) -> AsyncIterator[Load]:
+    """So many clients that call these tools while the block runs; every tenth has a legacy session."""
+    seen = Load()
+    async with anyio.create_task_group() as group:
+        for number in range(clients):
+            client = _in_session if number % 10 == 0 else _over_http
+            group.start_soon(client, place, key, seen, tools[number // 10 % len(tools)])
+        yield seen
+        seen.over = True
+
+
+async def _over_http(place: Place, key: str, seen: Load, tool: str) -> None:
+    async with place.caller(key) as caller:
+
+        async def say(text: str) -> str:
+            told = await caller.call(tool, {"text": text})
+            return f"{told.status} {told.text}" if told.failed else told.text
+
+        await seen.keep_calling(say, tool)
+
+
+async def _in_session(place: Place, key: str, seen: Load, tool: str) -> None:
+    headers = {"authorization": f"Bearer {key}"}
+    async with httpx2.AsyncClient(headers=headers, timeout=60, trust_env=False) as http:
+        transport = streamable_http_client(place.endpoint(), http_client=http)
+        async with Client(transport, mode="legacy", cache=None) as client:
+
+            async def say(text: str) -> str:
+                result = await client.call_tool(tool, {"text": text})
+                return "\n".join(block.text for block in result.content if isinstance(block, TextContent))
+
+            await seen.keep_calling(say, tool)
+
+
+class Saying(logging.Handler):
+    """Counts what the gateway logs about its configuration."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+
+    def said(self, words: str) -> int:
+        return sum(words in line for line in self.lines)
+
+
+@pytest.fixture
+def saying() -> object:
+    handler = Saying()
+    logger = logging.getLogger("interlock.config")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    yield handler
+    logger.removeHandler(handler)
+
+
+def heard_of_tools(heard: list[Json]) -> Callable[[], Awaitable[bool]]:
+    """Whether a change of the tools was announced since now."""
+    before = len(heard)
+
+    async def look() -> bool:
+        return any(message["method"] == "notifications/tools/list_changed" for message in heard[before:])
+
+    return look
+
+
+async def test_added_upstream_appears_and_removed_one_disappears(tmp_path: Path) -> None:
+    with http_server("counting", tmp_path) as one, http_server("counting", tmp_path) as two:
+        tables = {"policy": rules(tmp_path, all=ALLOW_ALL)}
+        first, second = {"one": {"url": one.url}}, {"one": {"url": one.url}, "two": {"url": two.url}}
+        place = prepare(tmp_path, Plan(first, tables))
+        key = await new_key(place, "ana")
+        heard: list[Json] = []
+
+        async with in_process(place), place.caller(key) as caller, caller.listening(heard):
+            announced = heard_of_tools(heard)
+            place.write(Plan(second, tables))
+            await eventually(announced)
+            added = await caller.tools()
+            called = await caller.call("two__echo", {"text": "hello"})
+            announced = heard_of_tools(heard)
+            place.write(Plan(first, tables))
+            await eventually(announced)
+            removed = await caller.tools()
+            refused = await caller.call("two__echo", {"text": "hello"})
+
+    assert {"one__echo", "two__echo"} <= added
+    assert called.text == "hello"
+    assert "two__echo" not in removed
+    assert refused.message["error"]["code"] == -32602
+
+
+async def test_faulty_file_keeps_the_last_good_one_and_the_log_says_so(tmp_path: Path, saying: Saying) -> None:
+    with http_server("counting", tmp_path) as upstream:
+        plan = Plan({"one": {"url": upstream.url}}, {"policy": rules(tmp_path, all=ALLOW_ALL)})
+        place = prepare(tmp_path, plan)
+        key = await new_key(place, "ana")
+
+        async def refused() -> int:
+            return saying.said("the last good configuration stays")
+
+        async with in_process(place), place.caller(key) as caller:
+            place.write(plan, broken="[upstreams.two]\ntype = 'mcp'\nurll = 'http://127.0.0.1:1/mcp'")
+            await eventually(refused)
+            called = await caller.call("one__echo", {"text": "still"})
+
+    assert called.text == "still"
+    assert saying.said("upstreams.two.urll")
+
+
+async def test_faulty_policy_keeps_the_last_good_one(tmp_path: Path, saying: Saying) -> None:
+    with http_server("counting", tmp_path) as upstream:
+        plan = Plan({"one": {"url": upstream.url}}, {"policy": rules(tmp_path, all=ALLOW_ALL)})
+        place = prepare(tmp_path, plan)
+        key = await new_key(place, "ana")
+
+        async def refused() -> int:
+            return saying.said("all.rego")
+
+        async with in_process(place), place.caller(key) as caller:
+            rules(tmp_path, all="allow if {")
+            await eventually(refused)
+            called = await caller.call("one__echo", {"text": "still"})
+
+    assert called.text == "still"
+
+
+async def test_edited_policy_takes_effect_and_hides_what_it_denies(tmp_path: Path) -> None:
+    with http_server("counting", tmp_path) as upstream:
+        plan = Plan({"one": {"url": upstream.url}}, {"policy": rules(tmp_path, all=ALLOW_ALL)})
+        place = prepare(tmp_path, plan)
+        key = await new_key(place, "ana")
+        heard: list[Json] = []
+        reason = '{"code": "closed", "message": "not today", "public": true}'
+
+        async with in_process(place), place.caller(key) as caller, caller.listening(heard):
+            announced = heard_of_tools(heard)
+            rules(tmp_path, all=f'{ALLOW_ALL}\n\ndeny contains {reason} if input.resource.id == "one/echo"')
+            await eventually(announced)
+            told, shown = await caller.call("one__echo", {"text": "x"}), await caller.tools()
+
+    assert told.failed
+    assert "rules.all" in told.text
+    assert "not today" in told.text
+    assert shown == {"one__flood"}
+
+
+@pytest.mark.parametrize("transport", ["http", "stdio"])
+@pytest.mark.parametrize("fate", ["changed", "removed"])
+async def test_call_in_flight_finishes_on_an_upstream_that_is_no_longer_configured_so(
+    tmp_path: Path, saying: Saying, transport: str, fate: str
+) -> None:
+    command, record = stdio_server("modern_asker", tmp_path)
+    with http_server("modern_asker", tmp_path) as upstream:
+        reach: Table = {"url": upstream.url} if transport == "http" else {"command": command, "cwd": str(ROOT)}
+        tables = {"policy": rules(tmp_path, all=ALLOW_ALL)}
+        place = prepare(tmp_path, Plan({"one": reach}, tables))
+        key = await new_key(place, "ana")
+        told: list[Told] = []
+
+        async def slowly(caller: Caller) -> None:
+            told.append(await caller.call("one__slow", {"seconds": 2}))
+
+        async def reloaded() -> int:
+            return saying.said("configuration reloaded")
+
+        async with in_process(place), place.caller(key) as ana, anyio.create_task_group() as group:
+            group.start_soon(slowly, ana)
+            await noted(upstream.record if transport == "http" else record, "called")
+            place.write(Plan({"one": {**reach, "timeout_s": 59}} if fate == "changed" else {}, tables))
+            await eventually(reloaded)
+            unfinished = not told
+            new = await ana.call("one__echo", {"text": "new"})
+
+    assert unfinished
+    assert not told[0].failed, told[0].text
+    assert (new.text == "new") is (fate == "changed")
+
+
+async def test_upstream_whose_secret_is_missing_is_down_and_says_which(tmp_path: Path) -> None:
+    with http_server("counting", tmp_path) as upstream:
+        bad: Table = {"url": upstream.url, "headers": {"Authorization": "Bearer env:E2E_NO_SUCH_VARIABLE"}}
+        tables = {"policy": rules(tmp_path, all=ALLOW_ALL)}
+        place = prepare(tmp_path, Plan({"good": {"url": upstream.url}, "bad": bad}, tables))
+        key = await new_key(place, "ana")
+
+        async with in_process(place) as ready, place.caller(key) as ana:
+            good, shown = await ana.call("good__echo", {"text": "x"}), await ana.tools()
+
+    assert "E2E_NO_SUCH_VARIABLE" in ready.upstreams["bad"]
+    assert not good.failed
+    assert shown == {"good__echo", "good__flood"}
+
+
+async def test_policy_that_is_replaced_leaves_no_process_behind(tmp_path: Path, saying: Saying) -> None:
+    policy = {**rules(tmp_path, all=ALLOW_ALL), "isolation": "process"}
+    place = prepare(tmp_path, Plan({}, {"policy": policy}))
+    counts: list[int] = []
+
+    async def nothing_left() -> bool:
+        return len(children()) <= counts[0]
+
+    async with in_process(place):
+        counts.append(len(children()))
+        for step in range(3):
+            before = saying.said("configuration reloaded")
+
+            async def reloaded(before: int = before) -> bool:
+                return saying.said("configuration reloaded") > before
+
+            rules(tmp_path, all=f'{ALLOW_ALL}\n\nlabel contains "step{step}"')
+            await eventually(reloaded)
+        await eventually(nothing_left)
+
+    assert counts[0] >= 1
+
+
+def children() -> list[int]:
+    """The processes that this one has started and that have not ended."""
+    if not Path("/proc/self/stat").exists():
+        pytest.skip("needs /proc to look for processes that were left behind")
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, parent = entry.read_text().rpartition(")")[2].split()[:2]
+        except OSError:
+            continue  # it ended meanwhile
+        if state != "Z" and int(parent) == os.getpid():
+            found.append(int(entry.parent.name))
+    return found
+
+
+@pytest.mark.slow
+async def test_no_call_is_lost_while_the_configuration_reloads_twenty_times(tmp_path: Path, saying: Saying) -> None:
+    with http_server("counting", tmp_path) as one, http_server("counting", tmp_path) as two:
+        policy = rules(tmp_path, all=ALLOW_ALL)
+        stays: dict[str, Table] = {"stays": {"url": one.url}}
+
+        def plan(step: int) -> Plan:
+            changing = {"changing": {"url": two.url, "timeout_s": 30 + step}}
+            extra = {f"extra{step}": {"url": two.url}} if step % 2 else {}
+            return Plan({**stays, **changing, **extra}, {"policy": policy})
+
+        place = prepare(tmp_path, plan(0))
+        key = await new_key(place, "ana")
+
+        async with in_process(place), load(place, key, ["stays__echo", "changing__echo"], 200) as seen:
+            for step in range(1, 21):
+                good, bad = saying.said("configuration reloaded"), saying.said("is not taken")
+
+                async def noticed(good: int = good, bad: int = bad) -> bool:
+                    return saying.said("configuration reloaded") > good or saying.said("is not taken") > bad
+
+                if step % 5 == 0:
+                    place.write(plan(step), broken="[nonsense]")
+                else:
+                    rules(tmp_path, all=f'{ALLOW_ALL}\n\nlabel contains "step{step}"' if step % 3 else ALLOW_ALL)
+                    place.write(plan(step))
+                await eventually(noticed, within_s=60)
+
+    assert saying.said("is not taken") >= 4
+    assert saying.said("configuration reloaded") >= 16
+    assert seen.trouble == []
+    assert min(seen.calls.values()) > 100
