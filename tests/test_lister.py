@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from gateway.app.upstreams import invalid_annotations
 from gateway.errors import InvalidCall, PolicyDenied
 from gateway.lister import CACHED_LISTS, CURSOR_TTL_S, MAX_INSTRUCTIONS, About, Lister, capabilities_of
 from gateway.ports import Relay
@@ -131,6 +132,19 @@ async def test_clients_of_either_era_get_the_tools_that_they_can_read() -> None:
     assert [item.get("outputSchema") for item in modern["tools"]] == [None, {"type": "object"}, {"type": "array"}, True]
     assert [item.get("outputSchema") for item in legacy["tools"]] == [None, {"type": "object"}, None, None]
     assert [item["name"] for item in legacy["tools"]] == list(schemas)
+
+
+@pytest.mark.requirement("mcp:2026-07-28:invalid-annotation")
+async def test_tool_with_an_annotation_that_cannot_hold_is_not_listed() -> None:
+    place = Place(page_size=9)
+    schemas = [{"type": kind, "x-mcp-header": "Region"} for kind in ("string", "number")]
+    tools = [
+        {"name": f"t{at}", "inputSchema": {"type": "object", "properties": {"region": schema}}}
+        for at, schema in enumerate(schemas)
+    ]
+    place.registry.put(build_catalog("web", Listing(tools=tools), header_check=invalid_annotations))
+
+    assert [item["name"] for item in (await place.ask(view="web"))["tools"]] == ["t0"]
 
 
 async def test_empty_list_asks_policy_nothing() -> None:

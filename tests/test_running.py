@@ -125,10 +125,10 @@ async def test_upstream_that_did_not_change_is_left_alone() -> None:
 
 
 async def test_replaced_upstream_finishes_its_calls_before_it_ends() -> None:
-    house, go, results = House(), anyio.Event(), list[bytes]()
+    house, gates, results = House(), [anyio.Event(), anyio.Event()], list[bytes]()
 
     async def slowly(authorized: Authorized, relay: Relay) -> Result:
-        await go.wait()
+        await gates[len(house.made[0].executed) - 1].wait()
         return Result(b'"old"')
 
     async with house.running() as running, anyio.create_task_group() as group:
@@ -146,12 +146,14 @@ async def test_replaced_upstream_finishes_its_calls_before_it_ends() -> None:
         running.apply({"files": 2})
         await running.settle(1.0)
         new = await carried_out(running)
-        ended_early = old.ended.is_set()
-        go.set()
+        gates[0].set()
+        await anyio.wait_all_tasks_blocked()
+        between = (list(results), old.ended.is_set())
+        gates[1].set()
         await old.ended.wait()
 
     assert new == b'"2"'
-    assert not ended_early
+    assert between == ([b'"old"'], False)
     assert results == [b'"old"', b'"old"']
 
 

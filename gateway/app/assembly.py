@@ -23,7 +23,7 @@ from gateway.app.reloading import Reloader
 from gateway.app.telemetry import export_telemetry
 from gateway.app.upstreams import UpstreamFactory
 from gateway.app.views import Seen, views_of
-from gateway.audit.journal import Journal, RecordSink
+from gateway.audit.journal import Journal, JournalLimits, RecordSink
 from gateway.audit.log import AuditLog, LogLimits
 from gateway.authz.authz import Authz
 from gateway.config.tree import Settings
@@ -41,7 +41,7 @@ from gateway.pipeline import Pipeline
 from gateway.ports import Upstream
 from gateway.registry import Registry
 from gateway.running import Running
-from gateway.telemetry import Metrics
+from gateway.telemetry import Leg, Metrics
 from gateway.types import Call
 
 log = logging.getLogger("interlock")
@@ -49,6 +49,8 @@ log = logging.getLogger("interlock")
 VERSION: Final = "0.1.0"
 FOLLOW_S: Final = 1.0
 CLOSE_S: Final = 5.0
+JOURNAL: Final = JournalLimits(batch_records=2_048)
+"""Under load a write waits for several turns of the event loop: small batches would come slower than the calls."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,7 @@ class Base:
     url: str
     store: SqlStore
     metrics: Metrics
+    legs: dict[str, Leg]
     journal: Journal
     policy: ActivePolicy
     identifier: Identification
@@ -102,14 +105,15 @@ async def _opened(settings: Settings, port: int, stack: AsyncExitStack) -> Base:
     metrics = Metrics()
     sinks: list[RecordSink] = [metrics]
     outer = await stack.enter_async_context(_ended_last())
-    await export_telemetry(settings.telemetry, metrics, sinks, outer, version=VERSION, upstreams=settings.upstreams)
-    journal = Journal(_open_log(settings, stack), sinks=sinks)
+    legs: dict[str, Leg] = {}
+    await export_telemetry(settings.telemetry, metrics, sinks, outer, version=VERSION, legs=legs)
+    journal = Journal(_open_log(settings, stack), sinks=sinks, limits=JOURNAL)
     group = await stack.enter_async_context(_recorded(journal))
     keys = KeyRing(store)
     await keys.refresh()
     identifier = await open_identification(settings, url, keys, group, stack)
     sealer = Sealer([await store.secret("seal")], audience="interlock")
-    return Base(settings, url, store, metrics, journal, policy, identifier, keys, sealer, group)
+    return Base(settings, url, store, metrics, legs, journal, policy, identifier, keys, sealer, group)
 
 
 def _open_log(settings: Settings, stack: AsyncExitStack) -> AuditLog:
@@ -150,7 +154,7 @@ async def _recorded(journal: Journal) -> AsyncIterator[TaskGroup]:
 
 def _assembled(base: Base) -> Gateway:
     registry, events = Registry(tuple(base.settings.upstreams)), Events()
-    factory = UpstreamFactory(registry, events, base.store, base.settings.limits)
+    factory = UpstreamFactory(registry, events, base.store, base.settings.limits, base.legs)
     running = Running(base.group, factory.make, factory.crashed)
     events.on_unwatched(running.unwatched)
     registry.on_change(factory.announce)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final, Protocol, runtime_checkable
 
 import anyio
@@ -12,10 +13,14 @@ from adapters.pdp.bundle import Bundle, load_bundle
 from adapters.pdp.cached import MAX_ENTRIES
 from gateway.config.secrets import resolve_secret
 from gateway.config.tree import Policy, policy_library
+from gateway.errors import PolicyEngineUnavailable
+from gateway.ports import Answer, Entrypoint
 
 _ONLY_IN_RESPONSES: Final = (("phase",), ("resource", "properties", "result"))
 _DIFFERS_BY_CALL: Final = ("context",)
 UPKEEP_S: Final = 1.0
+EXCHANGE_S: Final = 5.0
+"""How long a question waits while a policy server is given another policy."""
 
 
 @runtime_checkable
@@ -52,6 +57,18 @@ class ActivePolicy(ActivePdp):
         Never for a server of its own: its data is not ours alone.
         """
         return self._list_epoch
+
+    async def evaluate(self, entrypoint: Entrypoint, question: Mapping[str, object]) -> Answer:
+        """As the port says. A server that is just being given a policy has none: then it is asked once more after."""
+        try:
+            return await super().evaluate(entrypoint, question)
+        except PolicyEngineUnavailable as exc:
+            if exc.reason != "undefined" or not self.changing.locked():
+                raise
+        with anyio.move_on_after(EXCHANGE_S):
+            async with self.changing:
+                pass  # the exchange is over
+        return await super().evaluate(entrypoint, question)
 
     async def keep(self) -> None:
         """Look after the engine that decides, until cancelled."""

@@ -25,9 +25,12 @@ async def export_telemetry(
     group: TaskGroup,
     *,
     version: str,
-    upstreams: Mapping[str, Upstream],
+    legs: Mapping[str, Leg],
 ) -> None:
-    """Run the export of spans (a new one of `sinks`) and metrics in `group`; nothing without an endpoint."""
+    """Run the export of spans (a new one of `sinks`) and metrics in `group`; nothing without an endpoint.
+
+    `legs` says where each upstream is; it is read when a span is made.
+    """
     if not settings.otlp_endpoint:
         return
     from adapters.telemetry.otlp import OtlpMetrics, OtlpSettings, OtlpSpans  # an SDK of 20 MB, only if configured
@@ -40,7 +43,6 @@ async def export_telemetry(
         instance_id=os.urandom(8).hex(),
         environment=settings.environment,
     )
-    legs = {name: _leg(spec) for name, spec in upstreams.items()}
     spans = OtlpSpans(otlp, leg_of=lambda name: legs.get(name, Leg()))
     spans.register(metrics)
     sinks.append(spans)
@@ -48,7 +50,8 @@ async def export_telemetry(
     await group.start(OtlpMetrics(otlp, metrics).run)
 
 
-def _leg(spec: Upstream) -> Leg:
+def leg_to(spec: Upstream) -> Leg:
+    """How an upstream is reached, in the words of the conventions."""
     if not spec.url:
         return Leg("pipe")
     parts = urlsplit(spec.url)

@@ -22,6 +22,7 @@ from adapters.upstreams.mcp.upstream import McpUpstream, Terms
 from adapters.upstreams.wire.http import HttpPool
 from adapters.upstreams.wire.origin import split_url
 from adapters.upstreams.wire.process import ProcessSpec
+from gateway.app.telemetry import leg_to
 from gateway.config.secrets import resolve_value
 from gateway.config.tree import Limits, Upstream
 from gateway.errors import ConfigError, InterlockError, UpstreamUnavailable
@@ -41,6 +42,7 @@ from gateway.registry import (
     build_catalog,
     judge,
 )
+from gateway.telemetry import Leg
 from gateway.types import Era
 
 log = logging.getLogger("interlock.upstreams")
@@ -80,6 +82,8 @@ class UpstreamFactory:
     events: Events
     store: StateStore
     limits: Limits
+    legs: dict[str, Leg]
+    """How each upstream is reached, for the spans."""
     listings: dict[str, Offer] = field(default_factory=dict)
     """What each upstream offered last, to be judged again when a pin is accepted."""
     newest: dict[str, McpUpstream] = field(default_factory=dict)
@@ -124,6 +128,7 @@ class UpstreamFactory:
             random=random.random,
         )
         self.newest[name] = upstream
+        self.legs[name] = leg_to(configured)
         self.listings.pop(name, None)
         return upstream
 

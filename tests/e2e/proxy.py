@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 import anyio
@@ -23,6 +23,8 @@ class Line:
 
     port: int = 0
     mode: Mode = "pass"
+    requests: list[str] = field(default_factory=list)
+    """The first line of each piece that looked like an HTTP request."""
 
     @property
     def url(self) -> str:
@@ -59,6 +61,7 @@ async def _requests(line: Line, client: ByteStream, server: ByteStream) -> None:
     try:
         while True:
             data = await client.receive()
+            line.requests += [head for head in [data.split(b"\r\n")[0].decode(errors="replace")] if " HTTP/" in head]
             match line.mode:
                 case "pass":
                     await server.send(data)

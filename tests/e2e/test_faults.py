@@ -26,8 +26,15 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize("transport", ["http", "stdio"])
-@pytest.mark.parametrize("fault", FAULTS)
+QUICK = {("die", "http"), ("die", "stdio"), ("garbage", "http")}
+CASES = [
+    pytest.param(fault, transport, marks=[] if (fault, transport) in QUICK else [pytest.mark.slow])
+    for fault in FAULTS
+    for transport in ("http", "stdio")
+]
+
+
+@pytest.mark.parametrize(("fault", "transport"), CASES)
 async def test_failing_upstream_fails_only_the_call_that_it_failed(tmp_path: Path, transport: str, fault: str) -> None:
     command, _ = stdio_server("faulty", tmp_path)
     with http_server("faulty", tmp_path) as bad, http_server("counting", tmp_path) as good:

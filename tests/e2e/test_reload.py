@@ -4,80 +4,19 @@ from __future__ import annotations
 
 import logging
 import os
-from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import anyio
-import httpx2
 import pytest
-from mcp import Client
-from mcp.client.streamable_http import streamable_http_client
-from mcp_types import TextContent
 
 from conformance.gateway import ROOT, Plan, Table
 from tests.conformance.talking import Json
 from tests.e2e.caller import Caller, Told
 from tests.e2e.eventually import eventually
-from tests.e2e.place import ALLOW_ALL, Place, in_process, new_key, prepare, rules
+from tests.e2e.load import load
+from tests.e2e.place import ALLOW_ALL, in_process, new_key, prepare, rules
 from tests.servers.launch import http_server, noted, stdio_server
-
-
-@dataclass
-class Load:
-    """What many clients saw while they kept calling."""
-
-    calls: Counter[str] = field(default_factory=Counter)
-    trouble: list[str] = field(default_factory=list)
-    over: bool = False
-
-    async def keep_calling(self, say: Callable[[str], Awaitable[str]], tool: str) -> None:
-        """Call until it is over, and note everything that is not the right answer."""
-        number = 0
-        while not self.over:
-            number += 1
-            words = f"{tool} {number}"
-            answer = await say(words)
-            self.calls[tool] += 1
-            if answer != words:
-                self.trouble.append(f"{tool}: {answer}")
-
-
-@asynccontextmanager
-async def load(place: Place, key: str, tools: list[str], clients: int) -> AsyncIterator[Load]:
-    """So many clients that call these tools while the block runs; every tenth has a legacy session."""
-    seen = Load()
-    async with anyio.create_task_group() as group:
-        for number in range(clients):
-            client = _in_session if number % 10 == 0 else _over_http
-            group.start_soon(client, place, key, seen, tools[number // 10 % len(tools)])
-        yield seen
-        seen.over = True
-
-
-async def _over_http(place: Place, key: str, seen: Load, tool: str) -> None:
-    async with place.caller(key) as caller:
-
-        async def say(text: str) -> str:
-            told = await caller.call(tool, {"text": text})
-            return f"{told.status} {told.text}" if told.failed else told.text
-
-        await seen.keep_calling(say, tool)
-
-
-async def _in_session(place: Place, key: str, seen: Load, tool: str) -> None:
-    headers = {"authorization": f"Bearer {key}"}
-    async with httpx2.AsyncClient(headers=headers, timeout=60, trust_env=False) as http:
-        transport = streamable_http_client(place.endpoint(), http_client=http)
-        async with Client(transport, mode="legacy", cache=None) as client:
-
-            async def say(text: str) -> str:
-                result = await client.call_tool(tool, {"text": text})
-                return "\n".join(block.text for block in result.content if isinstance(block, TextContent))
-
-            await seen.keep_calling(say, tool)
 
 
 class Saying(logging.Handler):
@@ -195,8 +134,15 @@ async def test_edited_policy_takes_effect_and_hides_what_it_denies(tmp_path: Pat
     assert shown == {"one__flood"}
 
 
-@pytest.mark.parametrize("transport", ["http", "stdio"])
-@pytest.mark.parametrize("fate", ["changed", "removed"])
+@pytest.mark.parametrize(
+    ("fate", "transport"),
+    [
+        ("changed", "http"),
+        ("removed", "stdio"),
+        pytest.param("changed", "stdio", marks=pytest.mark.slow),
+        pytest.param("removed", "http", marks=pytest.mark.slow),
+    ],
+)
 async def test_call_in_flight_finishes_on_an_upstream_that_is_no_longer_configured_so(
     tmp_path: Path, saying: Saying, transport: str, fate: str
 ) -> None:
@@ -225,6 +171,35 @@ async def test_call_in_flight_finishes_on_an_upstream_that_is_no_longer_configur
     assert unfinished
     assert not told[0].failed, told[0].text
     assert (new.text == "new") is (fate == "changed")
+
+
+@pytest.mark.slow
+async def test_upstream_that_was_replaced_cannot_bring_back_what_the_new_configuration_hides(
+    tmp_path: Path, saying: Saying
+) -> None:
+    with http_server("modern_asker", tmp_path) as upstream:
+        tables = {"policy": rules(tmp_path, all=ALLOW_ALL)}
+        place = prepare(tmp_path, Plan({"one": {"url": upstream.url}}, tables))
+        key = await new_key(place, "ana")
+        shown: list[set[str]] = []
+
+        async def slowly(caller: Caller) -> None:
+            await caller.call("one__slow", {"seconds": 4})
+
+        async def narrowed() -> bool:
+            return await ana.tools() == {"one__echo", "one__change"}
+
+        async with in_process(place), place.caller(key) as ana, anyio.create_task_group() as group:
+            group.start_soon(slowly, ana)
+            await noted(upstream.record, "called")
+            place.write(Plan({"one": {"url": upstream.url, "tools": ["echo", "change"]}}, tables))
+            await eventually(narrowed)
+            with anyio.move_on_after(2):
+                while True:
+                    await ana.call("one__change")
+                    shown.append(await ana.tools())
+
+    assert all(not {"one__slow", "one__whoami"} & tools for tools in shown)
 
 
 async def test_upstream_whose_secret_is_missing_is_down_and_says_which(tmp_path: Path) -> None:

@@ -14,10 +14,13 @@ from conformance.gateway import Plan, Table
 from conformance.processes import free_port, running
 from tests.e2e.caller import Caller
 from tests.e2e.eventually import eventually
+from tests.e2e.load import load
 from tests.e2e.place import Place, in_process, new_key, prepare, rules
 from tests.e2e.proxy import Line, Mode, line_to
 from tests.pdp.opaserver import HOW_TO, opa_program
 from tests.servers.launch import http_server
+
+pytestmark = pytest.mark.slow
 
 RULES = """allow if input.subject.id == "user:ana"
 
@@ -47,6 +50,7 @@ class World:
     place: Place
     ana: Caller
     line: Line
+    key: str
 
     async def allowed(self) -> bool:
         """Whether a call that the rules allow is carried out."""
@@ -62,7 +66,7 @@ async def decided_by_opa(directory: Path, port: int) -> AsyncIterator[World]:
             place = prepare(directory, Plan({"one": {"url": upstream.url}}, {"policy": policy}))
             key = await new_key(place, "ana")
             async with in_process(place), place.caller(key) as ana:
-                yield World(place, ana, line)
+                yield World(place, ana, line, key)
 
 
 async def test_real_opa_server_decides_and_its_answers_are_explained(tmp_path: Path) -> None:
@@ -158,3 +162,47 @@ async def test_faulty_policy_never_reaches_the_server(tmp_path: Path) -> None:
 
     assert allowed
     assert before == after
+
+
+async def test_server_never_decides_by_a_part_of_a_policy(tmp_path: Path) -> None:
+    port = free_port()
+    with opa(port, tmp_path):
+        async with decided_by_opa(tmp_path, port) as world:
+
+            async def closed() -> bool:
+                return "closed today" in (await world.ana.call("one__echo", {"text": "hello"})).text
+
+            world.line.requests.clear()
+            rules(tmp_path, team=STRICTER)
+            await eventually(closed)
+
+    changes = [head.split()[:2] for head in world.line.requests if not head.startswith(("POST", "GET"))]
+    policies = [change for change in changes if "/policies/" in change[1]]
+    assert policies[0] == ["DELETE", "/v1/policies/interlock/lib/interlock.rego"]
+    assert policies[-1] == ["PUT", "/v1/policies/interlock/lib/interlock.rego"]
+    assert changes[-1][1].startswith("/v1/data")
+
+
+async def test_no_call_is_lost_while_the_server_is_given_another_policy(tmp_path: Path) -> None:
+    port = free_port()
+    with opa(port, tmp_path):
+        async with decided_by_opa(tmp_path, port) as world, load(world.place, world.key, ["one__echo"], 8) as seen:
+            for step in range(4):
+                revision = await revision_at(port)
+
+                async def changed(revision: str = revision) -> bool:
+                    now = await revision_at(port)
+                    return now not in (revision, "")
+
+                rules(tmp_path, team=f'{RULES}\n\nlabel contains "step{step}"')
+                await eventually(changed)
+
+    assert seen.trouble == []
+    assert seen.calls["one__echo"] > 50
+
+
+async def revision_at(port: int) -> str:
+    """The revision of the policy that the server says it has."""
+    async with httpx2.AsyncClient(trust_env=False) as http:
+        answer = (await http.get(f"http://127.0.0.1:{port}/v1/data/interlock_revision")).json()
+    return str(answer.get("result", ""))

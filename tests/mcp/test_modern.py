@@ -34,6 +34,7 @@ DENIAL = PolicyDenied(
     decision_id="d7",
     reasons=(
         Reason("sql_only", "only SELECT", rule="rules.data", public=True, remedy="send a SELECT"),
+        Reason("no_writes", rule="rules.more", public=True),
         Reason("secret_code", "the honeypot", rule="rules.secret"),
     ),
 )
@@ -106,10 +107,14 @@ async def test_denied_tool_call_tells_the_model_why_and_what_would_help() -> Non
     assert "d7" in text
     assert "rule rules.data, sql_only: only SELECT" in text
     assert "What would help: send a SELECT" in text
+    assert text.endswith("- rule rules.more, no_writes")
     assert result["_meta"][AUTHORIZATION] == {
         "reason": "policy_denied",
         "decision_id": "d7",
-        "reasons": [{"code": "sql_only", "message": "only SELECT", "rule": "rules.data", "remedy": "send a SELECT"}],
+        "reasons": [
+            {"code": "sql_only", "message": "only SELECT", "rule": "rules.data", "remedy": "send a SELECT"},
+            {"code": "no_writes", "message": "", "rule": "rules.more", "remedy": ""},
+        ],
         "remediation": "available",
     }
     assert b"honeypot" not in answer.body
@@ -350,7 +355,9 @@ async def test_call_that_needs_an_undeclared_capability_names_it(
     assert answer.error["data"] == {"requiredCapabilities": required}
 
 
-@pytest.mark.requirement("mcp:2026-07-28:notification-202", "mcp:2026-07-28:one-message")
+@pytest.mark.requirement(
+    "mcp:2026-07-28:notification-202", "mcp:2026-07-28:one-message", "mcp:2026-07-28:cancel-unknown"
+)
 async def test_notification_is_accepted_and_a_response_is_not() -> None:
     world = World()
     body = {key: value for key, value in request("notifications/cancelled", {"requestId": 1}).items() if key != "id"}

@@ -149,3 +149,30 @@ async def test_answers_too_large_for_policy_are_refused() -> None:
 
     assert answer.result["isError"] is True
     assert "input_too_large" in answer.result["content"][0]["text"]
+
+
+@pytest.mark.requirement("mcp:2026-07-28:mrtr-elicitation", "mcp:2026-07-28:no-server-requests")
+async def test_question_to_a_modern_client_is_decided_and_travels_in_the_answer() -> None:
+    async def ask(authorized: Authorized, relay: Relay) -> Result:
+        asked = await relay.ask("elicitation/create", {"message": "sure?"})
+        assert asked.outcome == "input_required"
+        return Result(json.dumps(QUESTION).encode(), "input_required", state={})
+
+    world = World(upstream=FakeUpstream(ask))
+
+    answer = await world.post(call(clientCapabilities={"elicitation": {}}))
+
+    assert answer.result["inputRequests"] == QUESTION["inputRequests"]
+    assert not answer.is_stream
+    assert [decided.action for decided in world.decider.asked] == ["mcp.tools.call", "mcp.elicitation.create"]
+
+
+async def test_only_elicitation_has_modes() -> None:
+    async def ask(authorized: Authorized, relay: Relay) -> Result:
+        return await relay.ask("sampling/createMessage", {"mode": "url"})
+
+    world = World(upstream=FakeUpstream(ask))
+
+    answer = await world.post(call(clientCapabilities={"sampling": {}}))
+
+    assert "error" not in answer.message

@@ -299,3 +299,22 @@ async def test_session_id_is_no_cursor_and_no_state() -> None:
 
     assert answer.error["code"] == -32602
     assert json.loads(answer.body)["id"]
+
+
+async def test_end_of_a_session_ends_the_question_that_waits_in_it() -> None:
+    world = World()
+
+    async def ask(authorized: Authorized, relay: Relay) -> Result:
+        return await relay.ask("elicitation/create", {"message": "sure?"})
+
+    world.upstream.answer = ask
+    client = await begun(world)
+
+    async with client.open(client.call()) as exchange:
+        await exchange.message(0)
+        await client.end()
+        answer = await exchange.finished()
+
+    assert len(answer.messages) == 1
+    assert answer.complete
+    assert [record.outcome for record in world.trail.records[-2:]] == ["cancelled", "cancelled"]

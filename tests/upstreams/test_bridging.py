@@ -28,8 +28,9 @@ from tests.upstreams.harness import (
     text_of,
     tool_call,
 )
+from tests.upstreams.scripted import pace
 
-ALL = {"elicitation": {"form": {}}, "sampling": {}, "roots": {}}
+ALL: dict[str, object] = {"elicitation": {"form": {}}, "sampling": {}, "roots": {}}
 NAME = {"action": "accept", "content": {"name": "Ana"}}
 COLOR = {"action": "accept", "content": {"color": "red"}}
 MODEL = {"role": "assistant", "content": {"type": "text", "text": "Paris"}, "model": "m"}
@@ -37,12 +38,12 @@ ROOTS = {"roots": [{"uri": "file:///work"}]}
 LIVE = {"elicitation/create": NAME, "sampling/createMessage": MODEL, "roots/list": ROOTS}
 
 
-def legacy_client(owner: str = "client", **more: object) -> FakeRelay:
-    return FakeRelay(owner, capabilities=ALL, answers={**LIVE, **more})
+def legacy_client(owner: str = "client", elicitation: object = NAME) -> FakeRelay:
+    return FakeRelay(owner, capabilities=ALL, answers={**LIVE, "elicitation/create": elicitation})
 
 
-def modern_client(owner: str = "client", **more: object) -> FakeRelay:
-    return FakeRelay(owner, era=Era.MODERN, capabilities=ALL, answers=more)
+def modern_client(owner: str = "client", elicitation: object = None) -> FakeRelay:
+    return FakeRelay(owner, era=Era.MODERN, capabilities=ALL, answers={"elicitation/create": elicitation})
 
 
 @pytest.fixture(params=["legacy-http", "legacy-stdio", "modern-http", "modern-stdio"])
@@ -125,7 +126,7 @@ async def test_modern_client_goes_through_several_rounds(peer: Running) -> None:
 
 @pytest.mark.parametrize("action", ["decline", "cancel"])
 async def test_declined_question_reaches_the_server_as_declined(peer: Running, action: str) -> None:
-    live = await peer.call("ask_user", legacy_client(**{"elicitation/create": {"action": action}}))
+    live = await peer.call("ask_user", legacy_client(elicitation={"action": action}))
     call = tool_call("ask_user")
     asked = await peer.execute(call, modern_client())
     taken = await peer.execute(resumed(call, asked, elicitation={"action": action}), modern_client())
@@ -137,7 +138,7 @@ async def test_declined_question_reaches_the_server_as_declined(peer: Running, a
 async def test_forbidden_question_reaches_nobody_and_a_legacy_server_learns_it(legacy: Running) -> None:
     denied = PolicyDenied("policy says no")
 
-    result = await legacy.call("ask_user", legacy_client(**{"elicitation/create": denied}))
+    result = await legacy.call("ask_user", legacy_client(elicitation=denied))
 
     assert result.outcome == "rpc_error"
     assert "-31403" in payload(result)["message"]
@@ -145,7 +146,7 @@ async def test_forbidden_question_reaches_nobody_and_a_legacy_server_learns_it(l
 
 async def test_forbidden_question_ends_a_modern_clients_call_with_the_denial(peer: Running) -> None:
     with pytest.raises(PolicyDenied, match="policy says no"):
-        await peer.call("ask_user", modern_client(**{"elicitation/create": PolicyDenied("policy says no")}))
+        await peer.call("ask_user", modern_client(elicitation=PolicyDenied("policy says no")))
 
 
 async def test_client_that_cannot_answer_ends_the_call_on_a_modern_server(modern_site: Started) -> None:
@@ -153,13 +154,13 @@ async def test_client_that_cannot_answer_ends_the_call_on_a_modern_server(modern
 
     async with running(at(modern_site.url)) as up:
         with pytest.raises(InvalidCall, match="could not answer elicitation/create"):
-            await up.call("ask_user", legacy_client(**{"elicitation/create": failed}))
+            await up.call("ask_user", legacy_client(elicitation=failed))
 
 
 async def test_client_that_cannot_answer_is_an_error_to_a_legacy_server(legacy: Running) -> None:
     failed = Result(b'{"code":-1,"message":"no"}', "rpc_error")
 
-    result = await legacy.call("ask_user", legacy_client(**{"elicitation/create": failed}))
+    result = await legacy.call("ask_user", legacy_client(elicitation=failed))
 
     assert "answered elicitation/create with -1: no" in payload(result)["message"]
 
@@ -183,9 +184,7 @@ async def test_prompts_and_resources_may_ask_too(modern_site: Started) -> None:
     )
     async with running(at(modern_site.url)) as up:
         greeting = await up.execute(prompt, legacy_client())
-        read = await up.execute(
-            resource_call("resources/read", "note://asked"), legacy_client(**{"elicitation/create": NAME})
-        )
+        read = await up.execute(resource_call("resources/read", "note://asked"), legacy_client(elicitation=NAME))
 
     assert payload(greeting)["messages"][0]["content"]["text"] == "Greet Ana"
     assert read.outcome == "ok"
@@ -215,7 +214,7 @@ async def test_question_reaches_only_the_client_whose_call_caused_it(peer: Runni
         answer = {"action": "accept", "content": {"name": f"name-{number}"}}
         return await peer.execute(resumed(call, result, elicitation=answer), relay)
 
-    results = await gathered(*[lambda number=number: one(number) for number in range(3)])  # type: ignore[misc]
+    results = await gathered(*[lambda number=number: one(number) for number in range(3)])
 
     assert [json.loads(text_of(result))["content"]["name"] for result in results] == ["name-0", "name-1", "name-2"]
     assert [len(relay.asked) for relay in relays] == [1, 1, 1]
@@ -228,8 +227,8 @@ async def test_many_clients_share_one_legacy_site_without_hearing_each_other(leg
         relay.wants_progress = True
 
     async with running(at(legacy_site.url)) as up:
-        results = await gathered(*[lambda relay=relay: up.call("ask_user", relay) for relay in relays])  # type: ignore[misc]
-        await gathered(*[lambda relay=relay: up.call("progress", relay) for relay in relays])  # type: ignore[misc]
+        results = await gathered(*[lambda relay=relay: up.call("ask_user", relay) for relay in relays])
+        await gathered(*[lambda relay=relay: up.call("progress", relay) for relay in relays])
 
     assert [json.loads(text_of(result))["content"]["name"] for result in results] == [str(n) for n in range(12)]
     assert [len(relay.asked) for relay in relays] == [1] * 12
@@ -285,8 +284,7 @@ async def test_time_in_which_a_person_thinks_does_not_count(peer: Running, tmp_p
         group.start_soon(call)
         with anyio.fail_after(20):
             await relay.asking.wait()
-        with anyio.move_on_after(1.0):  # thrice the longest silence
-            await anyio.sleep_forever()
+        await pace(1.0)  # more than twice the longest silence
         relay.thinking.set()
 
     assert json.loads(text_of(results[0]))["content"] == {"name": "Ana"}

@@ -189,7 +189,10 @@ async def test_parameter_headers_mirror_the_arguments(modern_site: Started) -> N
 
 
 async def test_client_capabilities_reach_a_modern_server_without_tasks(modern_site: Started) -> None:
-    capabilities = {"roots": {}, "extensions": {"io.modelcontextprotocol/tasks": {}, "example.org/ui": {}}}
+    capabilities: dict[str, object] = {
+        "roots": {},
+        "extensions": {"io.modelcontextprotocol/tasks": {}, "example.org/ui": {}},
+    }
 
     async with running(at(modern_site.url)) as up:
         seen = json.loads(text_of(await up.call("whoami", FakeRelay(capabilities=capabilities))))
@@ -223,7 +226,7 @@ async def test_refused_credential_is_named_as_the_gateways_own(status: str, faul
 
 async def test_call_on_an_upstream_that_is_down_says_why(tmp_path: Path) -> None:
     async with running(at("http://127.0.0.1:9/mcp")) as up:
-        with pytest.raises(UpstreamUnavailable, match="is not connected: .*cannot be reached"):
+        with pytest.raises(UpstreamUnavailable, match=r"is not connected: .*cannot be reached"):
             await up.call("echo")
 
     assert up.upstream.report()["state"] == "down"

@@ -13,7 +13,7 @@ from tests.fakes import FakeRelay
 from tests.servers.launch import Started, noted
 from tests.upstreams.harness import MakeServer, at, process_of, running, text_of
 
-ASKABLE = {"elicitation": {"form": {}}}
+ASKABLE: dict[str, object] = {"elicitation": {"form": {}}}
 
 
 @pytest.fixture(params=["legacy-http", "legacy-stdio", "modern-http", "modern-stdio"])

@@ -18,7 +18,7 @@ from tests.servers.launch import Started, http_server, noted
 from tests.servers.wire import read_journal
 from tests.upstreams.harness import Running, at, payload, process_of, resumed, running, text_of, tool_call
 
-ASKABLE = {"elicitation": {"form": {}}}
+ASKABLE: dict[str, object] = {"elicitation": {"form": {}}}
 NAME = {"action": "accept", "content": {"name": "Ana"}}
 
 
@@ -149,7 +149,7 @@ async def test_site_that_dies_while_a_call_waits_is_an_error_for_that_call(tmp_p
 
 
 async def test_no_parked_call_survives_the_upstream(tmp_path: Path) -> None:
-    make, record = process_of("legacy_asker", tmp_path)
+    make, _ = process_of("legacy_asker", tmp_path)
 
     async with running(make) as up:
         await up.execute(tool_call("ask_user"), client())

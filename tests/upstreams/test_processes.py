@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -23,7 +22,7 @@ from tests.servers.wire import read_journal
 from tests.upstreams.harness import at, by, process_of, resource_call, running, text_of
 from tests.wire.processes import all_ended, watched
 
-ASKABLE = {"elicitation": {"form": {}}}
+ASKABLE: dict[str, object] = {"elicitation": {"form": {}}}
 
 
 def pids_in(record: Path) -> list[int]:
@@ -120,7 +119,7 @@ async def test_process_that_crashes_again_and_again_is_started_ever_less_often(t
         started = time.monotonic()
         await up.until(lambda: len(up.downs) == 3)
         took_s = time.monotonic() - started
-        with pytest.raises(UpstreamUnavailable, match="is not connected: .*no configuration"):
+        with pytest.raises(UpstreamUnavailable, match=r"is not connected: .*no configuration"):
             await up.call("echo")
         starts = up.stdio.starts
 
@@ -152,31 +151,32 @@ async def test_no_process_is_left_when_the_upstream_ends(name: str, tmp_path: Pa
     assert len(pids) >= 2
 
 
+STUBBORN = """
+import json, os, sys, time
+with open(sys.argv[1], "w") as journal:
+    journal.write(json.dumps({"event": "up", "pid": os.getpid()}) + "\\n")
+sys.stdin.read()
+time.sleep(60)
+"""
+
+
 async def test_no_process_is_left_when_start_up_is_cancelled(tmp_path: Path) -> None:
-    record = tmp_path / "pid"
-    program = (
-        f"import os, sys, time; open({str(record)!r}, 'w').write(str(os.getpid())); sys.stdin.read(); time.sleep(60)"
-    )
-    make = by([sys.executable, "-c", program])
-    pid = 0
+    record = tmp_path / "journal"
 
     async with anyio.create_task_group() as group:
 
         async def run() -> None:
-            async with running(make):
+            async with running(by([sys.executable, "-c", STUBBORN, str(record)])):
                 pass
 
         group.start_soon(run)
-        with anyio.fail_after(10):
-            while not (record.exists() and record.read_text()):
-                await anyio.sleep(0.02)
-        pid = int(record.read_text())
-        with watched([pid]) as descriptors:
+        entry = await noted(record, "up")
+        with watched([int(str(entry["pid"]))]) as descriptors:
             group.cancel_scope.cancel()
             with anyio.fail_after(20, shield=True):
                 await all_ended(descriptors)
 
-    assert pid
+    assert pids_in(record)
 
 
 GATEWAY = """
@@ -199,9 +199,10 @@ async def test_no_process_is_left_when_the_gateway_is_killed(tmp_path: Path) -> 
     command, record = stdio_server("legacy_asker", tmp_path)
     program = GATEWAY.format(root=str(ROOT), command=command)
 
-    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, cwd=ROOT) as gateway:
+    async with await anyio.open_process([sys.executable, "-c", program], cwd=ROOT, stderr=None) as gateway:
         assert gateway.stdout is not None
-        await anyio.to_thread.run_sync(gateway.stdout.readline)
+        with anyio.fail_after(30):
+            await gateway.stdout.receive()
         pids = pids_in(record)
         with watched(pids) as descriptors:
             os.kill(gateway.pid, signal.SIGKILL)
@@ -324,12 +325,11 @@ async def test_log_messages_of_one_client_do_not_reach_another(tmp_path: Path) -
     make, record = process_of("legacy_asker", tmp_path)
     loud, quiet = FakeRelay("loud", log_level="debug"), FakeRelay("quiet")
 
-    async with running(make) as up:
-        async with anyio.create_task_group() as group:
-            group.start_soon(up.call, "slow", quiet)
-            await noted(record, "waiting")
-            await up.call("log", loud)
-            group.cancel_scope.cancel()
+    async with running(make) as up, anyio.create_task_group() as group:
+        group.start_soon(up.call, "slow", quiet)
+        await noted(record, "waiting")
+        await up.call("log", loud)
+        group.cancel_scope.cancel()
 
     assert len(loud.notified) == 8
     assert quiet.notified == []

@@ -51,7 +51,7 @@ class Clock:
         finally:
             self._holders -= 1
             if not self._holders:
-                now = self._now()
-                self._end += now - self._held_at
-                self._deadline = now + self._timeout_s
+                held_s = self._now() - self._held_at
+                self._deadline += held_s
+                self._end += held_s
             self._moved(self.deadline)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -14,6 +15,8 @@ from adapters.upstreams.mcp.link import News, Object
 from adapters.upstreams.mcp.subscriptions import Subscriptions
 from gateway.errors import InterlockError
 from gateway.types import Era
+
+log = logging.getLogger("interlock.upstreams")
 
 ACKNOWLEDGED_WITHIN_S: Final = 5.0
 REOPEN_S: Final = 1.0
@@ -34,9 +37,9 @@ class Following:
         self._delay_s = REOPEN_S
 
     async def run(self, missed: Callable[[], Awaitable[None]]) -> None:
-        """Follow until the connection is over. After each gap `missed` is awaited.
+        """Follow until cancelled. A stream that ends, however it does, is opened again.
 
-        Raises the `Upstream*` errors.
+        After each gap `missed` is awaited. It shows whether the server is still there: what it raises is raised.
         """
         failure: InterlockError | None = None
         async with anyio.create_task_group() as group:
@@ -59,9 +62,8 @@ class Following:
             await stirred.wait()
             if not current.over:
                 continue
-            if current.failure is not None:
-                raise current.failure
             if current.offered:
+                log.info("the stream of changes ended: %s", current.failure or "in good order")
                 await self._pause(current)
                 await missed()
                 current = None

@@ -315,6 +315,7 @@ class _Run:
 
     async def on_request(self, message: JsonObject) -> JsonObject:
         """A question: the process is not the one that is slow now."""
+        self._clock.restart()
         try:
             with self._clock.held():
                 answer = await self._asked(str(message.get("method")), params_of(message))

@@ -74,7 +74,10 @@ class StdioServer:
         return sum(link.alive for link in links)
 
     async def connect(self) -> Description:
-        """Start the common process, unless it runs."""
+        """Start the common process. One that still runs is of no use any more, or this would not be asked for."""
+        if self._main is not None and self._main.alive:
+            self._main.stop()
+            await self._main.ended.wait()
         return (await self._common(revive=True)).description
 
     async def main(self) -> Link:

@@ -156,6 +156,7 @@ class AnswerStream:
         if len(self._questions) >= MAX_QUESTIONS:
             self._fail(UpstreamProtocolError(f"upstream {self._site.label!r} asked too many questions at once"), group)
             return
+        self._clock.restart()
         self._questions[question] = anyio.CancelScope()
         group.start_soon(self._put, question, message, group)
 

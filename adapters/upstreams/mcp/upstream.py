@@ -22,7 +22,7 @@ from adapters.upstreams.mcp.subscriptions import Subscriptions
 from adapters.upstreams.mcp.telling import told_by
 from adapters.upstreams.mcp.turns import ParkingLot
 from adapters.upstreams.wire.backoff import Backoff
-from gateway.errors import InterlockError, UpstreamProtocolError, UpstreamUnavailable
+from gateway.errors import InterlockError, UpstreamProtocolError, UpstreamTimeout, UpstreamUnavailable
 from gateway.events import Event, Events
 from gateway.ports import Relay, Upstream
 from gateway.registry import Listing
@@ -166,10 +166,16 @@ class McpUpstream:
         async def publish() -> None:
             await self._publish(server, description)
 
+        async def missed() -> None:
+            await publish()
+            await self._subscriptions.renew(server, description.era)
+            for uri in self._subscriptions.uris:
+                self._events.publish(Event(self._terms.name, "updated", uri))  # it may have been: look again
+
         following = Following(server, description.era, self._subscriptions, self._news)
         async with anyio.create_task_group() as group:
             group.start_soon(until_over, server.over)
-            group.start_soon(until_over, lambda: following.run(publish))
+            group.start_soon(until_over, lambda: following.run(missed))
             group.start_soon(until_over, lambda: self._refresh(server, publish))
         return reasons[0] if reasons else "the connection ended"
 
@@ -234,7 +240,7 @@ class McpUpstream:
                 result, reply = await rounds.resume(authorized, relay)
             else:
                 result, reply = await self._converse(server, rounds, authorized, relay)
-        except (UpstreamUnavailable, UpstreamProtocolError):
+        except (UpstreamUnavailable, UpstreamTimeout, UpstreamProtocolError):
             self._changed.set()  # is it still there, and does it still speak what it spoke?
             raise
         if reply.status != 200 and _is_suspicious(reply, era):

@@ -242,11 +242,11 @@ class HttpPool:
         if self._closed:
             connection.abort()
             return
+        connection.idle_since = asyncio.get_running_loop().time()
         waiter = self._next_waiter()
         if waiter is not None:
             waiter.set_result(connection)
             return
-        connection.idle_since = asyncio.get_running_loop().time()
         self._idle.append(connection)
         if self._sweep is None:
             self._sweep = asyncio.get_running_loop().call_later(self._idle_s, self._close_aged)
