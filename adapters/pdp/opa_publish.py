@@ -23,6 +23,8 @@ from gateway.errors import PolicyEngineUnavailable
 PREFIX: Final = "interlock/"
 REVISION: Final = "interlock_revision"
 TIMEOUT_S: Final = 10.0
+_TROUBLE: Final = (aiohttp.ClientError, OSError, TimeoutError, AttributeError, LookupError, TypeError, ValueError)
+"""No answer, or one that is not OPA's: the library stumbles over the latter in whatever way it happens to."""
 _ENTRY_PACKAGE: Final = re.compile(r"^package interlock\s*$", re.MULTILINE)
 
 
@@ -53,7 +55,7 @@ class OpaServer:
                 document = cast("Mapping[str, object]", await opa.get_data(REVISION))
             except PolicyNotFoundError:
                 return ""
-            except (aiohttp.ClientError, TimeoutError, OSError) as exc:
+            except _TROUBLE as exc:
                 raise PolicyEngineUnavailable("OPA cannot be asked for its revision") from exc
         found = document.get("result")
         return found if isinstance(found, str) else ""
@@ -66,7 +68,7 @@ class OpaServer:
         async with AsyncOpaClient(**self._settings) as opa:
             try:
                 await self._replace(opa, bundle)
-            except (aiohttp.ClientError, TimeoutError, OSError, DeletePolicyError) as exc:
+            except (*_TROUBLE, DeletePolicyError) as exc:
                 raise PolicyEngineUnavailable("OPA cannot be given the policy") from exc
 
     async def _replace(self, opa: AsyncOpaClient, bundle: Bundle) -> None:

@@ -62,14 +62,14 @@ async def open_remote(url: str, token: str, bundle: Bundle, timeout_s: float) ->
     Its answers are not cached: somebody else may change the server's data. What the policy can read is known all the
     same, since the policy is ours. Raises `PolicyRefused`, `PolicyEngineUnavailable` or `ConfigError`.
     """
+    headers = (("Authorization", f"Bearer {token}"),) if token else ()
     try:
         endpoint = Endpoint.parse(url)
-        server = OpaServer(endpoint, token=token)
+        server, http = OpaServer(endpoint, token=token), OpaHttp(endpoint, headers=headers)
     except ValueError as exc:
         raise ConfigError([("policy.url", str(exc))]) from exc
     program = await to_thread.run_sync(_checked, bundle)
-    headers = (("Authorization", f"Bearer {token}"),) if token else ()
-    pdp = OpaPdp(OpaHttp(endpoint, headers=headers), timeout_s=timeout_s, revision=bundle.revision)
+    pdp = OpaPdp(http, timeout_s=timeout_s, revision=bundle.revision)
     published = Published(server, bundle, pdp)
     await published.restore()
     return Engine(pdp, bundle.revision, "remote", projections_of(program), published)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
@@ -10,10 +10,21 @@ from typing import Literal, TypeAlias
 import anyio
 from anyio.abc import ByteStream, SocketAttribute, SocketStream
 
-Mode: TypeAlias = Literal["pass", "refuse", "hang", "garbage", "lie"]
+Mode: TypeAlias = Literal["pass", "refuse", "hang", "garbage", "torn", "list", "lie"]
 
-NONSENSE = b"\x16\x03\x01 this is no answer \xff\xfe\r\n\r\n"
-LIE = b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 17\r\n\r\n{"result": "yes"}'
+
+def _json(body: bytes) -> bytes:
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: "
+    return head + b"%d\r\n\r\n" % len(body) + body
+
+
+ANSWERS: Mapping[Mode, bytes] = {
+    "hang": b"",
+    "garbage": b"\x16\x03\x01 this is no answer \xff\xfe\r\n\r\n",
+    "torn": _json(b'{"result": {"decision": tru'),
+    "list": _json(b'[{"decision": true}]'),
+    "lie": _json(b'{"result": "yes"}'),
+}
 _OVER = (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError)
 
 
@@ -62,17 +73,12 @@ async def _requests(line: Line, client: ByteStream, server: ByteStream) -> None:
         while True:
             data = await client.receive()
             line.requests += [head for head in [data.split(b"\r\n")[0].decode(errors="replace")] if " HTTP/" in head]
-            match line.mode:
-                case "pass":
-                    await server.send(data)
-                case "refuse":
-                    return
-                case "hang":
-                    pass
-                case "garbage":
-                    await client.send(NONSENSE)
-                case "lie":
-                    await client.send(LIE)
+            if line.mode == "refuse":
+                return
+            if line.mode == "pass":
+                await server.send(data)
+            elif ANSWERS[line.mode]:
+                await client.send(ANSWERS[line.mode])
     except _OVER:
         return
 

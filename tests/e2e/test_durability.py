@@ -10,6 +10,7 @@ import secrets
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -137,7 +138,7 @@ async def test_killed_gateway_leaves_no_process_and_loses_no_acknowledged_record
             async with anyio.create_task_group() as group:
                 for _ in range(8):
                     group.start_soon(call_with, place, key, acknowledged)
-                await anyio.sleep(0.5 + moments.random())  # the moment is what this is about
+                await eventually(partial(enough, acknowledged, len(acknowledged) + moments.randrange(20, 400)))
                 alive.append(len(descendants(mark)))
                 os.kill(process.pid, signal.SIGKILL)
 
@@ -153,6 +154,10 @@ async def test_killed_gateway_leaves_no_process_and_loses_no_acknowledged_record
     assert findings == []
     assert len(acknowledged) > 100
     assert acknowledged - traces(place.state) == set()
+
+
+async def enough(acknowledged: set[str], count: int) -> bool:
+    return len(acknowledged) >= count
 
 
 async def call_with(place: Place, key: str, acknowledged: set[str]) -> None:

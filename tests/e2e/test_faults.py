@@ -10,6 +10,7 @@ import pytest
 from anyio import to_thread
 
 from conformance.gateway import ROOT, Plan, Table
+from tests.conformance.talking import Json
 from tests.e2e.caller import Caller, Told
 from tests.e2e.eventually import eventually
 from tests.e2e.place import ALLOW_ALL, as_process, in_process, new_key, prepare, rules
@@ -89,3 +90,22 @@ async def test_gateway_that_is_told_to_stop_finishes_the_calls_under_way(tmp_pat
 
     assert code == 0
     assert not told[0].failed
+
+
+@pytest.mark.slow
+async def test_gateway_that_is_told_to_stop_ends_open_streams_in_good_order(tmp_path: Path) -> None:
+    place = prepare(tmp_path, Plan({}, {"policy": rules(tmp_path, all=ALLOW_ALL)}))
+    key = await new_key(place, "ana")
+    heard: list[Json] = []
+
+    async def ended() -> bool:
+        return "result" in heard[-1]
+
+    with as_process(place) as process:
+        async with place.caller(key) as ana, ana.listening(heard):
+            process.send_signal(signal.SIGTERM)
+            await eventually(ended, within_s=5)
+        code = await to_thread.run_sync(lambda: process.wait(5))
+
+    assert code == 0
+    assert heard[0]["method"] == "notifications/subscriptions/acknowledged"

@@ -56,6 +56,10 @@ class World:
         """Whether a call that the rules allow is carried out."""
         return not (await self.ana.call("one__echo", {"text": "hello"})).failed
 
+    async def looked_after(self) -> bool:
+        """Whether the gateway asked the server which policy it has."""
+        return any("interlock_revision" in request for request in self.line.requests)
+
 
 @asynccontextmanager
 async def decided_by_opa(directory: Path, port: int) -> AsyncIterator[World]:
@@ -89,6 +93,8 @@ async def test_real_opa_server_decides_and_its_answers_are_explained(tmp_path: P
         ("refuse", "pdp_unavailable"),
         ("hang", "timeout"),
         ("garbage", "policy_output_invalid"),
+        ("torn", "policy_output_invalid"),
+        ("list", "policy_output_invalid"),
         ("lie", "policy_output_invalid"),
     ],
 )
@@ -100,8 +106,11 @@ async def test_policy_server_that_fails_is_a_denial_until_it_works_again(
         async with decided_by_opa(tmp_path, port) as world:
             before = await world.allowed()
             world.line.mode = mode
+            world.line.requests.clear()
             denied = [await world.ana.call("one__echo", {"text": "hello"}) for _ in range(6)]
             lists = await world.ana.ask("tools/list")
+            if mode != "refuse":
+                await eventually(world.looked_after)
             world.line.mode = "pass"
             after = await eventually(world.allowed)
 

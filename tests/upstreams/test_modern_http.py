@@ -297,9 +297,12 @@ async def test_server_that_is_silent_about_what_it_does_not_know_is_legacy(monke
         await conversation.until_closed()
 
     monkeypatch.setattr(http_server, "PROBE_S", 0.2)
-    async with scripted({"server/discover": hang}) as script, running(at(script.url)) as up:
-        async with running(at(script.url, era=Era.MODERN)) as strict:
-            pass
+    async with (
+        scripted({"server/discover": hang}) as script,
+        running(at(script.url)) as up,
+        running(at(script.url, era=Era.MODERN)) as strict,
+    ):
+        pass
 
     assert up.upstream.health.era == "legacy"
     assert "did not answer in time" in strict.downs[0]

@@ -83,8 +83,24 @@ async def test_one_client_cannot_park_calls_without_end(legacy_site: Started) ->
     assert other.outcome == "input_required"
 
 
-async def test_second_call_of_one_client_cannot_ask_over_its_pipe_while_the_first_waits(tmp_path: Path) -> None:
+async def test_second_call_of_one_client_gets_a_process_of_its_own_while_the_first_waits(tmp_path: Path) -> None:
     make, _ = process_of("legacy_asker", tmp_path)
+    calls = [tool_call("ask_user"), tool_call("ask_user")]
+
+    async with running(make) as up:
+        asked = [await up.execute(call, client()) for call in calls]
+        results = [
+            await up.execute(resumed(call, first, elicitation=NAME), client())
+            for call, first in zip(calls, asked, strict=True)
+        ]
+        processes = up.stdio.processes
+
+    assert [result.outcome for result in results] == ["ok", "ok"]
+    assert processes == 3
+
+
+async def test_question_that_could_belong_to_either_call_of_one_client_is_refused(tmp_path: Path) -> None:
+    make, _ = process_of("legacy_asker", tmp_path, max_processes=2)
 
     async with running(make) as up:
         first = await up.execute(tool_call("ask_user"), client())
@@ -125,7 +141,7 @@ async def test_process_that_dies_while_a_call_waits_is_named(tmp_path: Path) -> 
     async with running(make) as up:
         asked = await up.execute(call, client())
         pid = next(entry["pid"] for entry in read_journal(record) if entry.get("name") == "ask_user")
-        link = next(iter(up.stdio._own.values()))
+        link = next(iter(up.stdio._own.values()))[0]
         os.kill(int(str(pid)), signal.SIGKILL)
         with anyio.fail_after(10):
             await link.ended.wait()
@@ -153,7 +169,8 @@ async def test_no_parked_call_survives_the_upstream(tmp_path: Path) -> None:
 
     async with running(make) as up:
         await up.execute(tool_call("ask_user"), client())
-        links = [*up.stdio._own.values(), up.stdio._main]
+        links = up.stdio._links()
 
-    assert all(link is not None and link.ended.is_set() for link in links)
+    assert len(links) == 2
+    assert all(link.ended.is_set() for link in links)
     assert up.stdio.processes == 0

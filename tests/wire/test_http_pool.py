@@ -11,7 +11,7 @@ from asyncio import BaseTransport
 import anyio
 import pytest
 
-from adapters.upstreams.wire import tcpfacts
+from adapters.upstreams.wire import connection, tcpfacts
 from adapters.upstreams.wire.http import HttpPool, Origin, Response
 from adapters.upstreams.wire.tcpfacts import TcpFacts
 from gateway.errors import InvalidCall, UpstreamTimeout, UpstreamUnavailable
@@ -67,18 +67,24 @@ async def test_connection_used_last_is_reused_first() -> None:
     assert served.requests[-1].connection == served.requests[-2].connection
 
 
-async def test_connection_that_the_upstream_closed_while_idle_is_not_used() -> None:
+@pytest.mark.parametrize("fresh_s", [0.0, 60.0], ids=["idle", "fresh"])
+async def test_request_after_the_upstream_closed_an_idle_connection_arrives_once(
+    fresh_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def answer_once(conversation: Conversation) -> None:
         await conversation.request()
         await conversation.send(OK)
 
+    monkeypatch.setattr(connection, "_FRESH_S", fresh_s)
     async with upstream(answer_once) as served, pool_for(served) as pool:
         with anyio.fail_after(5):
-            await post(pool)
-            await served.closed.wait()
-            await post(pool)
+            for _ in range(5):
+                served.closed = anyio.Event()
+                await post(pool)
+                await served.closed.wait()
 
-    assert (served.connections, len(served.requests), pool.stats().resent) == (2, 2, 0)
+    assert (served.connections, len(served.requests)) == (5, 5)
+    assert fresh_s or not pool.stats().resent  # one that was idle for long is looked at before it is used
 
 
 @pytest.mark.skipif(not hasattr(socket, "TCP_INFO"), reason="needs Linux: elsewhere nothing is ever sent again")
@@ -473,3 +479,17 @@ async def test_upstream_that_never_accepts_ends_at_the_connect_timeout() -> None
             filler.close()
 
     assert pool.stats().in_use == 0
+
+
+async def test_kernel_watches_over_connections_that_are_silent_for_long() -> None:
+    class Transport(BaseTransport):
+        def get_extra_info(self, name: str, default: object = None) -> object:
+            return sock if name == "socket" else default
+
+    with socket.socket() as sock:
+        tcpfacts.watch_over(Transport())
+        watched = sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    tcpfacts.watch_over(Transport())
+    tcpfacts.watch_over(BaseTransport())
+
+    assert watched

@@ -45,6 +45,8 @@ PROBE_S: Final = 5.0
 HANDSHAKE_S: Final = 30.0
 INBOX: Final = 64
 """Log messages that may wait for a client that reads slowly; beyond it the oldest are lost."""
+CLAIM_S: Final = 1.0
+"""How long a call may take from getting a process to using it; one that was cancelled in between never does."""
 FOREVER_S: Final = 7 * 86_400.0
 
 
@@ -83,6 +85,7 @@ class StdioLink:
         self._child: ChildProcess | None = None
         self.reason = ""
         """Why it ended, if it did by itself."""
+        self._claimed_until = 0.0
         self.used_at = monotonic()
 
     @property
@@ -94,6 +97,16 @@ class StdioLink:
     def stderr(self) -> str:
         """The last of what it wrote to standard error."""
         return self._child.stderr if self._child is not None else ""
+
+    @property
+    def busy(self) -> bool:
+        """Whether a call runs on it, or is about to."""
+        return self.running > 0 or anyio.current_time() < self._claimed_until
+
+    def claim(self) -> None:
+        """A call is about to start on it."""
+        self._claimed_until = anyio.current_time() + CLAIM_S
+        self.used_at = self._monotonic()
 
     @property
     def alive(self) -> bool:
@@ -190,7 +203,9 @@ class StdioLink:
         peer = self._peer
         if peer is None or not self.alive:
             raise UpstreamUnavailable(f"upstream {self._spec.label!r} is not running")
+        self.claim()
         await self._set_level(peer, request)
+        self._claimed_until = 0.0
         params = modern_params(request) if self.era is Era.MODERN else legacy_params(request)
         run = _Run(request.timeout_s, told, asked)
         self._tellers[id(run)] = run.tell

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TypeAlias
 
 import anyio
 from anyio.abc import TaskGroup
@@ -22,13 +22,17 @@ from gateway.types import Era
 
 MAX_PARKED: Final = 1_024
 
+_Key: TypeAlias = "tuple[str, bytes]"
+"""A client, and what it can be asked."""
+
 
 class StdioServer:
     """One process for everybody, and some of their own.
 
     A process on a pipe does not say which call its question or its log message belongs to. So the calls of a client
-    that can be asked or wants to hear log messages run on a process that only this client uses. When there are no more
-    of those to be had, they run on the common one, where questions are refused and log messages dropped.
+    that can be asked or wants to hear log messages run on a process that only this client uses, and as far as there is
+    room each on one of its own. When there are no more of those to be had, they run on the common one, where questions
+    are refused and log messages dropped.
     """
 
     def __init__(
@@ -51,9 +55,9 @@ class StdioServer:
         self._news = news
         self._monotonic = monotonic
         self._main: StdioLink | None = None
-        self._own: dict[tuple[str, bytes], StdioLink] = {}
+        self._own: dict[_Key, list[StdioLink]] = {}
         self._starting_main = anyio.Lock()
-        self._starting: dict[tuple[str, bytes], anyio.Lock] = {}
+        self._starting: dict[_Key, anyio.Lock] = {}
         self._replaced = anyio.Event()
         self.resting = False
         self.keep_awake = False
@@ -70,8 +74,11 @@ class StdioServer:
     @property
     def processes(self) -> int:
         """Processes that run now."""
-        links = [*self._own.values(), *([self._main] if self._main else [])]
-        return sum(link.alive for link in links)
+        return sum(link.alive for link in self._links())
+
+    def _links(self) -> list[StdioLink]:
+        own = [link for links in self._own.values() for link in links]
+        return [*own, self._main] if self._main is not None else own
 
     async def connect(self) -> Description:
         """Start the common process. One that still runs is of no use any more, or this would not be asked for."""
@@ -127,38 +134,55 @@ class StdioServer:
         return Lease(common, may_ask=common.era is Era.MODERN)
 
     async def _own_process(self, owner: str, callbacks: Object) -> StdioLink | None:
-        """A process that only this owner uses, or `None` when all are in use by others."""
+        """A process that only this owner uses, one that serves no other call if there is room for that.
+
+        `None` when all are in use by others.
+        """
         key = (owner, codec.canonical(callbacks))
-        link = self._own.get(key)
-        if link is not None and link.alive:
+        link = self._free(key)
+        if link is not None:
             return link
         lock = self._starting.setdefault(key, anyio.Lock())
         try:
             async with lock:
-                return await self._own_started(key, callbacks)
+                return self._free(key) or await self._another(key, callbacks) or self._shared(key)
         finally:
-            if not lock.statistics().tasks_waiting:
+            if not lock.locked():
                 self._starting.pop(key, None)
 
-    async def _own_started(self, key: tuple[str, bytes], callbacks: Object) -> StdioLink | None:
-        link = self._own.pop(key, None)
-        if link is not None and link.alive:
-            self._own[key] = link
-            return link
-        if len(self._own) + self._others_starting(key) >= self._max_processes - 1 and not self._make_room():
+    def _free(self, key: _Key) -> StdioLink | None:
+        """The first idle process of an owner: it sees always the same one while it makes one call after the other."""
+        for link in self._own.get(key, ()):
+            if link.alive and not link.busy:
+                link.claim()
+                return link
+        return None
+
+    def _shared(self, key: _Key) -> StdioLink | None:
+        """A busy process of the owner: on it, a question that could belong to either call is refused."""
+        return next((link for link in self._own.get(key, ()) if link.alive), None)
+
+    async def _another(self, key: _Key, callbacks: Object) -> StdioLink | None:
+        self._forget_ended()
+        starting = sum(lock.locked() for other, lock in self._starting.items() if other != key)
+        if sum(map(len, self._own.values())) + starting >= self._max_processes - 1 and not self._make_room():
             return None
-        link = self._own[key] = await self._start(callbacks, _ignored, private=True)
+        link = await self._start(callbacks, _ignored, private=True)
+        link.claim()
+        self._own.setdefault(key, []).append(link)
         return link
 
-    def _others_starting(self, key: tuple[str, bytes]) -> int:
-        return sum(lock.locked() for other, lock in self._starting.items() if other != key)
+    def _forget_ended(self) -> None:
+        living = {key: [link for link in links if link.alive] for key, links in self._own.items()}
+        self._own = {key: links for key, links in living.items() if links}
 
     def _make_room(self) -> bool:
         """Stop the process that has been idle for longest, if one is."""
-        idle = [(link.used_at, key) for key, link in self._own.items() if not link.running]
+        idle = [link for links in self._own.values() for link in links if not link.busy]
         if not idle:
             return False
-        self._own.pop(min(idle)[1]).stop()
+        min(idle, key=lambda link: link.used_at).stop()
+        self._forget_ended()
         return True
 
     async def changes(self, watched: list[str], take: News) -> None:
@@ -196,18 +220,19 @@ class StdioServer:
     async def tidy(self) -> None:
         """Stop the processes that nobody has used for a while; the common one then rests."""
         limit = self._monotonic() - self._idle_s
-        for key, link in list(self._own.items()):
-            if not link.alive or (not link.running and link.used_at < limit):
-                del self._own[key]
-                link.stop()
+        for links in self._own.values():
+            for link in links:
+                if not link.busy and link.used_at < limit:
+                    link.stop()
+        self._forget_ended()
         main = self._main
-        if main is not None and main.alive and not main.running and main.used_at < limit and not self.keep_awake:
+        if main is not None and main.alive and not main.busy and main.used_at < limit and not self.keep_awake:
             self.resting = True
             main.stop()
 
     async def aclose(self) -> None:
         """End every process, in good order."""
-        links = [*self._own.values(), *([self._main] if self._main else [])]
+        links = self._links()
         for link in links:
             link.stop()
         for link in links:

@@ -8,7 +8,7 @@ from enum import Enum, auto
 from typing import Final, cast
 
 from adapters.upstreams.wire.answer import Answer
-from adapters.upstreams.wire.tcpfacts import Probe
+from adapters.upstreams.wire.tcpfacts import Probe, watch_over
 from gateway.errors import InterlockError, UpstreamProtocolError, UpstreamTimeout, UpstreamUnavailable
 
 _HIGH_WATER: Final = 256 * 1024
@@ -161,6 +161,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See `asyncio.Protocol`."""
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but its ancestry
+        watch_over(transport)
         if transport.get_extra_info("sslcontext") is None:  # under TLS more bytes travel than we count
             self._acked_at_start = self._probe(transport).acked_bytes  # 1 on Linux, for the handshake; 0: unknown
 

@@ -19,6 +19,10 @@ _ACKED_AT: Final = 120
 """Offset of `tcpi_bytes_acked` in Linux's `struct tcp_info` (4.1 and newer)."""
 
 
+_KEEP_ALIVE: Final = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4))
+"""Seconds until the first question, between questions, and how many of them may stay unanswered."""
+
+
 class TcpFacts(NamedTuple):
     """`open`: the peer has not closed its side. `acked_bytes`: what it acknowledged so far; 0 where unknown."""
 
@@ -32,6 +36,8 @@ Probe: TypeAlias = Callable[[BaseTransport], TcpFacts]
 class _Socket(Protocol):
     def fileno(self) -> int: ...
 
+    def setsockopt(self, level: int, optname: int, value: int, /) -> None: ...
+
     def getsockopt(self, level: int, optname: int, buflen: int, /) -> bytes: ...
 
 
@@ -44,6 +50,21 @@ def probe(transport: BaseTransport) -> TcpFacts:
         return _facts_of(sock)
     except (OSError, ValueError):  # closed under our hands
         return TcpFacts(open=False)
+
+
+def watch_over(transport: BaseTransport) -> None:
+    """Have the kernel find out when the peer vanished without a word: a stream may be silent for hours, yet alive."""
+    sock: _Socket | None = transport.get_extra_info("socket")
+    if sock is None:
+        return
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in _KEEP_ALIVE:
+            option = getattr(socket, name, None)
+            if option is not None:
+                sock.setsockopt(socket.IPPROTO_TCP, option, value)
+    except OSError:  # closed under our hands
+        return
 
 
 if sys.platform == "linux":
