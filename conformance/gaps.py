@@ -4,26 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-_NO_TEST: Final = "no test carries this id yet"
-
 GAPS: Final[dict[str, str]] = {
-    "mcp:2026-07-28:invalid-annotation": _NO_TEST,
-    "mcp:2026-07-28:old-version-headers": _NO_TEST,
-    "mcp:2026-07-28:no-network-ref": _NO_TEST,
-    "mcp:2026-07-28:mrtr-reauthorized": _NO_TEST,
-    "mcp:2026-07-28:timeouts": _NO_TEST,
-    "mcp:2026-07-28:timeout-absolute": _NO_TEST,
-    "mcp:2026-07-28:cancel-unknown": _NO_TEST,
-    "mcp:2026-07-28:listen-closed": _NO_TEST,
-    "mcp:2026-07-28:stdio-shutdown": _NO_TEST,
-    "mcp:2026-07-28:stdio-probe": _NO_TEST,
-    "mcp:2026-07-28:tools-unknown": _NO_TEST,
-    "mcp:2026-07-28:tools-by-caller": _NO_TEST,
-    "mcp:2026-07-28:auth-403": _NO_TEST,
-    "mcp:2026-07-28:auth-audience": _NO_TEST,
-    "mcp:2025-11-25:capabilities": _NO_TEST,
-    "mcp:2025-11-25:concurrent-streams": _NO_TEST,
-    "mcp:2025-11-25:disconnect-is-no-cancel": _NO_TEST,
-    "mcp:2025-11-25:polling": "a legacy stream that broke is not taken up again",
-    "mcp:2026-07-28:bridge-parked-limits": _NO_TEST,
+    "mcp:2026-07-28:no-network-ref": "no schema is dereferenced at all, so there is nothing that a test could catch",
+    "mcp:2026-07-28:timeout-absolute": "silence ends a call, progress puts that off; there is no absolute bound yet",
+    "mcp:2026-07-28:auth-403": "policy decides by scope, but a denial does not yet name the scope that would help",
+    "mcp:2025-11-25:disconnect-is-no-cancel": "a client that left cannot take its stream up again, so the call ends",
+    "mcp:2025-11-25:polling": "a legacy client's broken stream is not taken up again; streams carry no event ids",
 }

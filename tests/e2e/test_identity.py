@@ -100,6 +100,7 @@ async def test_token_of_the_issuer_for_this_gateway_or_an_endpoint_of_it_is_acce
     assert told == ["hello"] * 4
 
 
+@pytest.mark.requirement("mcp:2026-07-28:auth-audience")
 async def test_token_for_another_resource_is_refused(tmp_path: Path) -> None:
     with issuer() as corp, http_server("modern_asker", tmp_path) as upstream:
         place = asking(tmp_path, upstream.url, **{"identity.issuers.corp": {"issuer": corp.url}})

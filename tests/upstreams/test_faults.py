@@ -36,6 +36,7 @@ async def test_garbage_is_an_error_for_its_caller_alone(site: Running, fault: st
 
 
 @pytest.mark.parametrize("fault", ["hang", "drip", "chatter"])
+@pytest.mark.requirement("mcp:2026-07-28:timeouts")
 async def test_server_that_never_ends_its_answer_runs_out_of_time(site: Running, fault: str) -> None:
     with pytest.raises(UpstreamTimeout):
         await site.call(fault, FakeRelay(log_level="debug"))

@@ -72,6 +72,7 @@ async def test_answer_to_something_else_asks_again(legacy: Running) -> None:
     assert result.outcome == "ok"
 
 
+@pytest.mark.requirement("mcp:2026-07-28:bridge-parked-limits")
 async def test_one_client_cannot_park_calls_without_end(legacy_site: Started) -> None:
     async with running(at(legacy_site.url), max_parked=2) as up:
         for _ in range(2):
@@ -121,6 +122,7 @@ async def test_parked_calls_leave_connections_for_others(legacy_site: Started) -
     assert text_of(fine) == "fine"
 
 
+@pytest.mark.requirement("mcp:2026-07-28:bridge-parked-limits")
 async def test_call_that_is_not_taken_up_in_time_is_cancelled(tmp_path: Path) -> None:
     make, record = process_of("legacy_asker", tmp_path)
     call = tool_call("ask_user")

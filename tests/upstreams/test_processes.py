@@ -135,6 +135,7 @@ async def test_command_that_does_not_exist_is_named() -> None:
 
 
 @pytest.mark.parametrize("name", ["legacy_asker", "modern_asker"])
+@pytest.mark.requirement("mcp:2026-07-28:stdio-shutdown")
 async def test_no_process_is_left_when_the_upstream_ends(name: str, tmp_path: Path) -> None:
     make, record = process_of(name, tmp_path)
 
@@ -254,6 +255,7 @@ for line in sys.stdin:
 """
 
 
+@pytest.mark.requirement("mcp:2026-07-28:stdio-probe")
 async def test_old_server_that_is_silent_about_what_it_does_not_know_is_legacy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stdio, "PROBE_S", 0.3)
 
