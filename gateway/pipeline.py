@@ -31,6 +31,7 @@ from gateway.types import (
     Era,
     FrozenDict,
     Identity,
+    Obligation,
     Permit,
     Reason,
     Resource,
@@ -284,6 +285,7 @@ def _intent(authorized: Authorized, now_ns: int) -> CallRecord:
         engine=permit.ruling.engine,
         obligations=tuple(obligation.type for obligation in permit.obligations),
         ended_ns=now_ns,
+        keep_arguments=_keeps_arguments(permit.obligations),
     )
 
 
@@ -315,10 +317,12 @@ def _record_of(progress: _Progress, outcome: str, code: str, error: InterlockErr
         execute_ns=executed - decided,
         inspect_ns=progress.inspected - executed if progress.inspected else 0,
         total_ns=end - progress.started,
-        keep_arguments=any(
-            obligation.type == "audit" and obligation.properties.get("arguments") is True for obligation in obligations
-        ),
+        keep_arguments=_keeps_arguments(obligations),
     )
+
+
+def _keeps_arguments(obligations: tuple[Obligation, ...]) -> bool:
+    return any(item.type == "audit" and item.properties.get("arguments") is True for item in obligations)
 
 
 def _reasons_of(error: InterlockError | None) -> tuple[str, ...]:

@@ -323,6 +323,15 @@ async def test_intent_is_on_disk_before_a_durable_effect() -> None:
     assert [record.outcome for record in world.trail.records] == ["intent", "ok"]
 
 
+async def test_intent_holds_the_arguments_where_policy_keeps_them() -> None:
+    world = World()
+    world.decider.decide_with = under(Obligation("audit", {"durable": True, "arguments": True}))
+
+    await world.handle()
+
+    assert [record.keep_arguments for record in world.trail.records] == [True, True]
+
+
 async def test_effect_does_not_happen_when_its_intent_cannot_be_kept() -> None:
     world = World()
 
