@@ -191,6 +191,7 @@ async def test_event_that_is_no_message_is_an_error() -> None:
             await up.call("any")
 
 
+@pytest.mark.requirement("mcp:2026-07-28:timeout-absolute")
 async def test_progress_restarts_the_clock_but_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     async def busy(conversation: Conversation, seen: Seen) -> None:
         await conversation.send(STREAM)
