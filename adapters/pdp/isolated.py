@@ -18,6 +18,7 @@ import orjson
 from adapters.pdp import worker
 from adapters.pdp.bundle import Bundle, Fault, PolicyRefused
 from adapters.pdp.regorus import ENGINE, RULES, question_text, unavailable
+from adapters.pdp.spelled_out import spelled_out
 from adapters.pdp.trial import MEMORY_BYTES, spawn_worker
 from gateway.errors import PolicyEngineUnavailable
 from gateway.ports import Answer, Entrypoint, PolicyDecisionPoint
@@ -236,7 +237,7 @@ class IsolatedPdp:
         link = self._link = _Link(loop, self._timeout_s, self._memory_bytes)
         link.over.add_done_callback(self._on_over)
         loading = link.ask(
-            worker.frame(worker.LOAD, worker.load_payload(self.bundle.modules, self.bundle.data)), self._startup_s
+            worker.frame(worker.LOAD, worker.load_payload(spelled_out(self.bundle), self.bundle.data)), self._startup_s
         )
         loading.reply.add_done_callback(self._on_loaded)
         return loading

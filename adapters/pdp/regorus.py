@@ -14,6 +14,7 @@ import orjson
 
 from adapters.pdp.bundle import Bundle, Fault, PolicyRefused
 from adapters.pdp.engine import EngineFailure, RegoEngine
+from adapters.pdp.spelled_out import spelled_out
 from gateway import codec
 from gateway.errors import PolicyEngineUnavailable
 from gateway.ports import Answer, Entrypoint, PolicyDecisionPoint
@@ -62,7 +63,7 @@ class RegorusPdp:
 
 def engine_of(bundle: Bundle) -> RegoEngine:
     """An engine for the thread that calls this."""
-    return RegoEngine(bundle.modules, bundle.data)
+    return RegoEngine(spelled_out(bundle), bundle.data)
 
 
 def question_text(question: Mapping[str, object]) -> bytes:
