@@ -7,7 +7,11 @@ An engine belongs to the thread that made it: used from another one it panics, w
 from __future__ import annotations
 
 import re
+import threading
+import weakref
+from collections import deque
 from collections.abc import Callable, Iterable
+from itertools import count
 from typing import Final, Literal, ParamSpec, Protocol, TypeAlias, TypeVar, cast
 
 import orjson
@@ -59,6 +63,40 @@ class _Native(Protocol):
     def set_policy_length_config(self, *, max_col: int, max_file_bytes: int, max_lines: int) -> None: ...
 
 
+class _Home:
+    """The engines of one thread.
+
+    An engine must also be *dropped* by its own thread, and the garbage collector runs in any. So its thread holds it,
+    and lets it go when it next makes one after the `RegoEngine` is gone, or with its own end.
+    """
+
+    def __init__(self) -> None:
+        self.mark = object()
+        self.engines: dict[int, _Native] = {}
+        self.retired: deque[int] = deque()
+        self._keys = count()
+
+    def keep(self, native: _Native) -> int:
+        """Hold an engine, and drop those that nobody uses any more."""
+        while self.retired:
+            self.engines.pop(self.retired.popleft(), None)
+        key = next(self._keys)
+        self.engines[key] = native
+        return key
+
+
+_homes = threading.local()
+
+
+def _home() -> _Home:
+    """Where the engines of this thread live."""
+    try:
+        home: _Home = _homes.home
+    except AttributeError:
+        home = _homes.home = _Home()
+    return home
+
+
 class RegoEngine:
     """Policies and data, ready to be evaluated in the thread that made this.
 
@@ -66,7 +104,10 @@ class RegoEngine:
     """
 
     def __init__(self, files: Iterable[tuple[str, str]], data: bytes = b"{}", *, coverage: bool = False) -> None:
-        self._native = cast("_Native", regorus.Engine())
+        home = _home()
+        self._mark = home.mark  # not the home itself: the thread alone holds that, so that it goes with the thread
+        self._key = home.keep(cast("_Native", regorus.Engine()))
+        weakref.finalize(self, home.retired.append, self._key)
         self._native.set_policy_length_config(
             max_col=_LONGEST_LINE, max_file_bytes=_LONGEST_FILE, max_lines=_LONGEST_LINE
         )
@@ -77,6 +118,14 @@ class RegoEngine:
         _guarded(self._native.add_data_json, data.decode())
         for path, text in files:
             _guarded(self._native.add_policy, path, text)
+
+    @property
+    def _native(self) -> _Native:
+        """The engine itself. Raises `EngineFailure` in another thread than that which made it."""
+        home = _home()
+        if home.mark is not self._mark:
+            raise EngineFailure("panic", "used from another thread than that which made it")
+        return home.engines[self._key]
 
     def evaluate(self, rule: str, question: bytes) -> bytes:
         """The value of `data.<...>` for this input, as JSON."""

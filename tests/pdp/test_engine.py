@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import gc
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeAlias
 
 import anyio
 import pytest
@@ -23,27 +24,47 @@ from tests.pdp.policies import alone
 PERMIT = alone('decision := {"decision": true}')
 
 
-KEPT: list[RegoEngine] = []
-"""Engines of other threads: dropped by this one, they would complain."""
+Elsewhere: TypeAlias = Callable[[Callable[[], RegoEngine]], RegoEngine]
 
 
-def elsewhere(make: Callable[[], RegoEngine]) -> RegoEngine:
-    """An engine that belongs to a thread which is still there."""
-    made = KEPT
-    release, ready = threading.Event(), threading.Event()
+@pytest.fixture
+def elsewhere() -> Iterator[Elsewhere]:
+    """Makes an engine that belongs to a thread which is there until the test is over."""
+    release, threads = threading.Event(), list[threading.Thread]()
 
-    def run() -> None:
-        made.append(make())
-        ready.set()
-        release.wait(30)
+    def made_by(make: Callable[[], RegoEngine]) -> RegoEngine:
+        made, ready = list[RegoEngine](), threading.Event()
 
-    threading.Thread(target=run, daemon=True).start()
-    ready.wait(30)
-    return made[-1]
+        def run() -> None:
+            made.append(make())
+            ready.set()
+            release.wait(30)
+
+        threads.append(threading.Thread(target=run, daemon=True))
+        threads[-1].start()
+        ready.wait(30)
+        return made[0]
+
+    yield made_by
+    release.set()
+    for thread in threads:
+        thread.join(30)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_an_engine_of_another_thread_is_a_failure_and_not_a_crash() -> None:
+def test_an_engine_is_dropped_by_its_own_thread_whoever_collects_it() -> None:
+    engine = RegoEngine(PERMIT.modules)
+    cycle: list[object] = [engine]
+    cycle.append(cycle)
+    del engine, cycle
+
+    collector = threading.Thread(target=gc.collect)
+    collector.start()
+    collector.join(30)
+
+    assert RegoEngine(PERMIT.modules).evaluate("data.interlock.decision", b"{}") == b'{"decision":true}'
+
+
+def test_an_engine_of_another_thread_is_a_failure_and_not_a_crash(elsewhere: Elsewhere) -> None:
     engine = elsewhere(lambda: RegoEngine(PERMIT.modules))
 
     with pytest.raises(EngineFailure) as caught:
@@ -52,8 +73,7 @@ def test_an_engine_of_another_thread_is_a_failure_and_not_a_crash() -> None:
     assert caught.value.kind == "panic"
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-async def test_after_a_panic_the_engine_is_replaced() -> None:
+async def test_after_a_panic_the_engine_is_replaced(elsewhere: Elsewhere) -> None:
     engines = [elsewhere(lambda: engine_of(PERMIT))]
 
     def new_engine(bundle: Bundle) -> RegoEngine:
