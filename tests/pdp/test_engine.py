@@ -61,7 +61,8 @@ def test_an_engine_is_dropped_by_its_own_thread_whoever_collects_it() -> None:
     collector.start()
     collector.join(30)
 
-    assert RegoEngine(PERMIT.modules).evaluate("data.interlock.decision", b"{}") == b'{"decision":true}'
+    answer = RegoEngine(PERMIT.modules).evaluate("data.interlock.decision", b"{}")
+    assert codec.loads(answer) == {"decision": True}
 
 
 def test_an_engine_of_another_thread_is_a_failure_and_not_a_crash(elsewhere: Elsewhere) -> None:
