@@ -29,6 +29,8 @@ from tests.bench.targets import all_targets
 GATE_CPU_US: Final = 600.0
 """What a governed call may cost before the gate fails: twice the aim, so that a busy machine does not fail it."""
 
+GATE_ROUNDS: Final = 8
+
 
 def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line, read."""
@@ -69,8 +71,8 @@ async def _measure(options: argparse.Namespace, place: Path) -> tuple[list[Measu
             behind,
             targets,
             connections=[8] if quick else options.connections,
-            rounds=3 if quick else options.rounds,
-            seconds=1.5 if quick else options.seconds,
+            rounds=GATE_ROUNDS if quick else options.rounds,
+            seconds=1.0 if quick else options.seconds,
         )
     findings = [finding for row in rows for finding in _limits(row, quick)]
     if not (quick or options.no_probes or options.no_gateway):
