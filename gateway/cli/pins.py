@@ -42,7 +42,8 @@ def _verb(verbs: Verbs, name: str, purpose: str, action: _Action) -> argparse.Ar
     parser = verbs.add_parser(name, help=purpose)
     parser.add_argument("upstream", help="its name in the configuration")
     parser.add_argument("--data", type=Path, default=Path(".interlock"), metavar="DIR", help="the data directory")
-    parser.add_argument("--url", "--state", dest="state", default="", metavar="URL", help="the state database, where it is not in DIR")
+    where = "the state database, where it is not in DIR"
+    parser.add_argument("--url", "--state", dest="state", default="", metavar="URL", help=where)
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(func=_run, action=action)
     return parser
