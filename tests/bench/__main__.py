@@ -29,7 +29,7 @@ from tests.bench.targets import all_targets
 GATE_CPU_US: Final = 600.0
 """What a governed call may cost before the gate fails: twice the aim, so that a busy machine does not fail it."""
 
-GATE_ROUNDS: Final = 8
+GATE_ROUNDS: Final = 12
 
 
 def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
