@@ -35,7 +35,7 @@ GATE_ROUNDS: Final = 12
 def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line, read."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--gate", action="store_true", help="short; fails above 0.6 ms of CPU per governed call")
+    parser.add_argument("--gate", action="store_true", help="short; fails above 0.6 ms a call in the best round")
     parser.add_argument("--long", action="store_true", help="also 100,000 calls")
     parser.add_argument("--no-probes", action="store_true", help="only the comparison")
     parser.add_argument("--no-gateway", action="store_true", help="only the upstream and nginx")
