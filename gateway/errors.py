@@ -14,6 +14,7 @@ InterlockError
  |- PolicyEngineUnavailable  503  -31500
  |- AuditUnavailable         503  -31500
  |- SandboxFailure           500  -31500
+ |   `- IsolationUnavailable  500  -31500   no driver here is as strong as is asked for
  `- PermitMismatch           500  -31500
 """
 
@@ -156,6 +157,12 @@ class SandboxFailure(InterlockError):
     """The required isolation could not be given."""
 
     code = "sandbox_failure"
+
+
+class IsolationUnavailable(SandboxFailure):
+    """The level of isolation that is asked for cannot be given here; a weaker one is never taken instead."""
+
+    code = "isolation_unavailable"
 
 
 class PermitMismatch(InterlockError):

@@ -17,6 +17,7 @@ from gateway.errors import (
     AuditUnavailable,
     InputTooLarge,
     InterlockError,
+    IsolationUnavailable,
     PolicyDenied,
     QuotaExceeded,
     Unauthenticated,
@@ -57,6 +58,7 @@ _REFUSALS: Final = (
     QuotaExceeded,
     UnknownResource,
     InputTooLarge,
+    IsolationUnavailable,
 )
 
 
@@ -86,6 +88,7 @@ class _Progress:
     identity: Identity | None = None
     permit: Permit | None = None
     result: Result | None = None
+    notes: dict[str, object] | None = None
     identified: int = 0
     decided: int = 0
     executed: int = 0
@@ -115,10 +118,13 @@ class Pipeline:
         self._clock_ns = clock_ns
         self._new_id = new_id
 
-    async def handle(self, call: Call, credentials: Credentials | Identity, exchange: Exchange) -> Result:
+    async def handle(
+        self, call: Call, credentials: Credentials | Identity, exchange: Exchange, *, by: Upstream | None = None
+    ) -> Result:
         """Carry out one call, or raise the error that says why not. Either way one record is left.
 
-        `credentials` is an `Identity` only for a call that another call of that identity caused.
+        `credentials` is an `Identity` only for a call that another call of that identity caused, or a box of ours.
+        `by` carries the call out instead of the upstream that its resource belongs to.
         """
         progress = _Progress(call, time.perf_counter_ns())
         try:
@@ -126,7 +132,7 @@ class Pipeline:
             permit = await self._decide(progress, identity)
             authorized = Authorized(progress.call, identity, permit)
             await self._commit_intent(authorized)
-            result = await self._execute(progress, authorized, exchange)
+            result = await self._execute(progress, authorized, exchange, by)
             result = await self._inspect(progress, authorized, result)
         except asyncio.CancelledError:
             with suppress(AuditUnavailable):  # a cancellation goes on whether or not it can be recorded
@@ -170,15 +176,17 @@ class Pipeline:
             if obligation.type == "audit" and obligation.properties.get("durable") is True:
                 await self._trail.commit(_intent(authorized, self._clock_ns()))
 
-    async def _execute(self, progress: _Progress, authorized: Authorized, exchange: Exchange) -> Result:
+    async def _execute(
+        self, progress: _Progress, authorized: Authorized, exchange: Exchange, by: Upstream | None
+    ) -> Result:
         call = authorized.call
         if call.resource.quarantine:
             raise _quarantined(authorized)
         try:
             if call.method in CALLBACK_ACTIONS:
                 return await exchange.ask(call)
-            relay: Relay = _GovernedRelay(self, authorized, exchange)
-            return await self._upstream_for(call).execute(authorized, relay)
+            relay: Relay = _GovernedRelay(self, authorized, exchange, progress)
+            return await (by or self._upstream_for(call)).execute(authorized, relay)
         finally:
             progress.executed = time.perf_counter_ns()
 
@@ -203,24 +211,38 @@ class Pipeline:
             words = f"upstream {parent.call.resource.upstream!r} asked its client for something that is not in MCP"
             raise UpstreamProtocolError(words)
         action, resource_type = CALLBACK_ACTIONS[method]
+        return await self.act_for(parent, exchange, action, method, _asker(resource_type, parent.call.resource), params)
+
+    async def act_for(  # what a call is made of
+        self,
+        parent: Authorized,
+        exchange: Exchange,
+        action: str,
+        method: str,
+        resource: Resource,
+        params: Mapping[str, object],
+        by: Upstream | None = None,
+    ) -> Result:
+        """Take something that a call causes through the same path, as a call of its own with that one as its parent."""
         frozen = freeze(dict(params))
         call = replace(
             parent.call,
             id=self._new_id(),
             action=action,
             method=method,
-            resource=_asker(resource_type, parent.call.resource),
+            resource=resource,
             params=frozen if isinstance(frozen, FrozenDict) else FrozenDict(),
             parent_id=parent.call.id,
             resume=None,
         )
-        return await self.handle(call, parent.identity, exchange)
+        return await self.handle(call, parent.identity, exchange, by=by)
 
 
 class _GovernedRelay:
     """The client of one call as its upstream may reach it: questions pass policy, redaction covers notifications."""
 
-    def __init__(self, pipeline: Pipeline, authorized: Authorized, exchange: Exchange) -> None:
+    def __init__(self, pipeline: Pipeline, authorized: Authorized, exchange: Exchange, progress: _Progress) -> None:
+        self._progress = progress
         self._pipeline = pipeline
         self._authorized = authorized
         self._exchange = exchange
@@ -258,6 +280,23 @@ class _GovernedRelay:
 
     async def ask(self, method: str, params: Mapping[str, object]) -> Result:
         return await self._pipeline.ask_client(self._authorized, self._exchange, method, params)
+
+    async def act(  # what a call is made of
+        self,
+        action: str,
+        method: str,
+        resource: Resource,
+        params: Mapping[str, object],
+        *,
+        by: Upstream | None = None,
+    ) -> Result:
+        return await self._pipeline.act_for(self._authorized, self._exchange, action, method, resource, params, by)
+
+    def note(self, name: str, value: object) -> None:
+        notes = self._progress.notes
+        if notes is None:
+            notes = self._progress.notes = {}
+        notes[name] = value
 
 
 def _asker(resource_type: str, asking: Resource) -> Resource:
@@ -318,6 +357,7 @@ def _record_of(progress: _Progress, outcome: str, code: str, error: InterlockErr
         inspect_ns=progress.inspected - executed if progress.inspected else 0,
         total_ns=end - progress.started,
         keep_arguments=_keeps_arguments(obligations),
+        notes=progress.notes,
     )
 
 

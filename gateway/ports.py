@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
-from gateway.types import Authorized, Call, Credentials, Era, Identity, Result
+from gateway.types import Authorized, Call, Credentials, Era, Identity, Resource, Result
 
 Entrypoint: TypeAlias = Literal["decision", "visible"]
 
@@ -76,9 +76,27 @@ class Exchange(Client, Protocol):
 
 
 class Relay(Client, Protocol):
-    """The same, as an upstream sees it: a question becomes a call of its own and passes policy first."""
+    """The same, as an upstream sees it: whatever a call causes becomes a call of its own and passes policy first."""
 
-    async def ask(self, method: str, params: Mapping[str, object]) -> Result: ...
+    async def ask(self, method: str, params: Mapping[str, object]) -> Result:
+        """Put a question to the client."""
+
+    async def act(  # what a call is made of
+        self,
+        action: str,
+        method: str,
+        resource: Resource,
+        params: Mapping[str, object],
+        *,
+        by: Upstream | None = None,
+    ) -> Result:
+        """Do something of the gateway's own for this call, such as running code or opening a connection.
+
+        `by` carries it out once it is permitted; without it, the resource's upstream does.
+        """
+
+    def note(self, name: str, value: object) -> None:
+        """Have a fact (JSON) stand in the call's record, whatever becomes of the call."""
 
 
 class Upstream(Protocol):

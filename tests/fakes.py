@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
 from gateway import codec
+from gateway.boxes import BoxFacts, Hold
 from gateway.errors import AuditUnavailable, InvalidCall, Unauthenticated
 from gateway.pipeline import Decider, Trail
 from gateway.ports import (
@@ -24,7 +26,7 @@ from gateway.ports import (
     StateStore,
     Upstream,
 )
-from gateway.types import EMPTY, Authorized, Call, Credentials, Entity, Era, Identity, Permit, Result, Ruling
+from gateway.types import EMPTY, Authorized, Call, Credentials, Entity, Era, Identity, Permit, Resource, Result, Ruling
 
 
 class FakeStore:
@@ -236,6 +238,18 @@ ANA = Identity(Entity("user", "user:ana"), tenant="acme", roles=("analyst",), me
 BO = Identity(Entity("user", "user:bo"), tenant="acme", roles=("analyst",), method="api_key")
 
 
+async def _nothing_done(action: str, method: str, resource: Resource, params: Mapping[str, object]) -> Result:
+    return Result(b"{}")
+
+
+def not_held(box: BoxFacts | None, authorized: Authorized, relay: Relay) -> AbstractContextManager[object]:
+    """A `Hold` where nothing is asked of boxes."""
+    return nullcontext()
+
+
+_hold: Hold = not_held
+
+
 class FakeRelay:
     """`Relay` that answers as `answers` says (by method: JSON, a `Result` or an error to raise) and keeps what it saw.
 
@@ -263,6 +277,10 @@ class FakeRelay:
         self.asking = asyncio.Event()
         self.thinking: asyncio.Event | None = None
         """What a person at the client waits for before answering, if set."""
+        self.acted: list[tuple[str, Resource, Mapping[str, object]]] = []
+        self.notes: dict[str, object] = {}
+        self.carry: Callable[[str, str, Resource, Mapping[str, object]], Awaitable[Result]] = _nothing_done
+        """What carries out an action that `answers` does not answer."""
 
     async def notify(self, method: str, params: Mapping[str, object]) -> None:
         self.notified.append((method, params))
@@ -280,6 +298,24 @@ class FakeRelay:
         if self.era is Era.MODERN:
             return Result(b"{}", "input_required")
         return Result(codec.dumps(answer))
+
+    async def act(
+        self,
+        action: str,
+        method: str,
+        resource: Resource,
+        params: Mapping[str, object],
+        *,
+        by: Upstream | None = None,
+    ) -> Result:
+        self.acted.append((action, resource, params))
+        answer = self.answers.get(action)
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer if isinstance(answer, Result) else await self.carry(action, method, resource, params)
+
+    def note(self, name: str, value: object) -> None:
+        self.notes[name] = value
 
 
 _relay: type[Relay] = FakeRelay

@@ -124,6 +124,22 @@ def test_only_the_pipeline_and_its_wrapper_carry_calls_out() -> None:
     assert found == {"gateway/pipeline.py": ["Pipeline._execute"], "gateway/running.py": ["_Entry.execute"]}
 
 
+def test_only_connections_of_boxes_are_carried_by_others_than_their_upstream() -> None:
+    found = {path: calls for path, tree in modules(*SHIPPED) if (calls := passing_on(tree, "by"))}
+
+    assert found.pop("gateway/cli/pins.py") == ["accept"]  # who accepts
+    assert found == {
+        "gateway/app/assembly.py": ["self.pipeline.handle"],
+        "gateway/app/egress.py": ["cause.relay.act", "self._handle"],
+        "gateway/pipeline.py": ["self.handle"],
+    }
+
+
+def passing_on(tree: ast.Module, keyword: str) -> list[str]:
+    calls = (node for node in ast.walk(tree) if isinstance(node, ast.Call))
+    return sorted(ast.unparse(call.func) for call in calls if any(word.arg == keyword for word in call.keywords))
+
+
 def test_modules_that_talk_sql_know_no_upstream() -> None:
     for path, tree in modules(*SHIPPED):
         names = imported(tree)

@@ -46,6 +46,7 @@ def question(action: str, kind: str, phase: str, *, known: bool) -> dict[str, ob
             "arguments": {"path": "a/b", "sql": "SELECT 1", "limit": 3, "list": ["a"], "nested": {"a": None}}
         }
         properties |= {"catalog": {"labels": ["pii"], "risk": "high", "pinned": True}, "hints": {"readOnlyHint": True}}
+    properties |= _particulars(kind, known=known)
     if phase == "response":
         properties["result"] = {"bytes": 12, "kinds": ["text"], "labels": [], "is_error": False}
     if phase == "list":
@@ -58,6 +59,17 @@ def question(action: str, kind: str, phase: str, *, known: bool) -> dict[str, ob
         "resource": {"type": kind, "id": "sample/sample", "properties": properties},
         "context": _context(known=known),
     }
+
+
+def _particulars(kind: str, *, known: bool) -> dict[str, object]:
+    """What only questions about boxes say (policy contract, "Resource"); a box may connect when no call runs in it."""
+    caller = {"action": "mcp.tools.call", "type": "tool", "id": "sample/sample", "upstream": "sample", "name": "sample"}
+    caller |= {"call": "c", "arguments_digest": f"sha256:{64 * '0'}"}
+    facts: dict[str, object] = {"caller": {**caller, "catalog": {"risk": "high"}} if known else {}}
+    if kind == "endpoint":
+        facts |= {"host": "api.example.org", "port": 443, "scheme": "tunnel", "granted": known}
+        facts |= {"box": {"driver": "bubblewrap", "level": "process"}}
+    return facts if kind in {"endpoint", "sandbox"} else {}
 
 
 def _subject(*, known: bool) -> dict[str, object]:

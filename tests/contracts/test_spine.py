@@ -12,7 +12,7 @@ import pytest
 from conformance.gateway import ROOT
 from gateway import codec
 from gateway.app.upstreams import UpstreamFactory
-from gateway.config.tree import Limits
+from gateway.config.tree import Settings
 from gateway.config.tree import Upstream as UpstreamSettings
 from gateway.errors import InvalidCall, PolicyDenied, Unauthenticated, UnknownResource, UpstreamUnavailable
 from gateway.events import Events
@@ -32,6 +32,7 @@ from gateway.registry import Registry
 from gateway.running import Running
 from gateway.types import Authorized, Call, Credentials, Entity, FrozenDict, Identity, Resource, Result, freeze
 from tests.authz.makers import ScriptedPdp, authz_of, denial
+from tests.boxing import without_boxes
 from tests.fakes import ANA, FakeDecider, FakeExchange, FakeIdentifier, FakeStore, FakeUpstream, permit_for
 from tests.servers.launch import stdio_server
 
@@ -249,9 +250,18 @@ class RelayTo:
         self.capabilities, self.log_level = exchange.capabilities, exchange.log_level
         self.wants_progress = exchange.wants_progress
         self.notify = exchange.notify
+        self.notes: dict[str, object] = {}
 
     async def ask(self, method: str, params: object) -> Result:
         raise InvalidCall("nobody is asked here")
+
+    async def act(
+        self, action: str, method: str, resource: Resource, params: object, *, by: Upstream | None = None
+    ) -> Result:
+        raise InvalidCall("nothing is done here")
+
+    def note(self, name: str, value: object) -> None:
+        self.notes[name] = value
 
 
 async def echo(authorized: Authorized, relay: Relay) -> Result:
@@ -267,17 +277,22 @@ async def echo(authorized: Authorized, relay: Relay) -> Result:
 Make = Callable[[], Awaitable[Upstream]]
 
 
+def _factory(place: Path) -> UpstreamFactory:
+    settings = Settings()
+    return UpstreamFactory(Registry(("files",)), Events(), FakeStore(), settings, {}, without_boxes(settings, place))
+
+
 @pytest.fixture(params=["fake", "mcp"])
 async def upstream(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Upstream]:
     if request.param == "fake":
         yield FakeUpstream(echo)
         return
     command, _ = stdio_server("legacy_asker", tmp_path)
-    factory = UpstreamFactory(Registry(("files",)), Events(), FakeStore(), Limits(), {})
+    factory = _factory(tmp_path)
     with anyio.fail_after(30):
         async with anyio.create_task_group() as group:
             running = Running(group, factory.make, lambda name: None)
-            running.apply({"files": UpstreamSettings(type="mcp", command=tuple(command), cwd=ROOT)})
+            running.apply({"files": UpstreamSettings(type="mcp", command=tuple(command), cwd=ROOT, sandbox="none")})
             await running.settle(20)
             yield running.upstream_for(a_call())
             group.cancel_scope.cancel()
@@ -312,9 +327,9 @@ async def test_error_of_the_upstream_is_a_result_too(upstream: Upstream) -> None
     assert isinstance(error["code"], int)
 
 
-async def test_upstream_that_is_not_there_raises() -> None:
+async def test_upstream_that_is_not_there_raises(tmp_path: Path) -> None:
     async with anyio.create_task_group() as group:
-        factory = UpstreamFactory(Registry(("files",)), Events(), FakeStore(), Limits(), {})
+        factory = _factory(tmp_path)
         down = factory.make("files", UpstreamSettings(type="mcp", command=("nothing",)))
         running = Running(group, factory.make, lambda name: None)
         running.apply({})

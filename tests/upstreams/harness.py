@@ -15,16 +15,18 @@ from anyio.abc import TaskGroup
 
 from adapters.upstreams.mcp.http import Site
 from adapters.upstreams.mcp.server import HttpServer, Server, StdioServer
+from adapters.upstreams.mcp.stdio import Pipe
 from adapters.upstreams.mcp.upstream import McpUpstream, Terms
 from adapters.upstreams.wire.http import HttpPool
 from adapters.upstreams.wire.origin import split_url
-from adapters.upstreams.wire.process import ProcessSpec
 from conformance.gateway import ROOT
+from gateway.boxes import Hold
 from gateway.events import Events
 from gateway.headers import annotations_of
 from gateway.registry import Listing
 from gateway.types import Authorized, Call, Era, FrozenDict, Identity, Permit, Resource, Result, freeze
-from tests.fakes import FakeRelay
+from sandboxes.host.process import ChildProcess, ProcessSpec
+from tests.fakes import FakeRelay, not_held
 from tests.servers.launch import stdio_server
 
 MakeServer = Callable[[TaskGroup, Callable[[str, Mapping[str, object]], None]], Server]
@@ -79,7 +81,7 @@ class Running:
 
 @asynccontextmanager
 async def running(
-    make: MakeServer, *, random: Callable[[], float] = lambda: 0.0, **terms: Any
+    make: MakeServer, *, random: Callable[[], float] = lambda: 0.0, hold: Hold = not_held, **terms: Any
 ) -> AsyncIterator[Running]:
     """Run an upstream; the block starts after its first attempt to connect."""
     settings = {"name": "x", "timeout_s": 10.0, "max_bytes": 4 * 1024 * 1024, "parked_ttl_s": 60.0, "max_parked": 4}
@@ -94,7 +96,9 @@ async def running(
         seen[0].note()
 
     events = Events()
-    upstream = McpUpstream(Terms(**{**settings, **terms}), make, offer=offer, down=down, events=events, random=float)
+    upstream = McpUpstream(
+        Terms(**{**settings, **terms}), make, offer=offer, down=down, events=events, random=float, hold=hold
+    )
     events.on_unwatched(lambda _, uri: upstream.unwatched(uri))
     seen.append(Running(upstream, events))
     async with anyio.create_task_group() as group:
@@ -133,9 +137,10 @@ def by(
     """A server that is a command."""
 
     def make(group: TaskGroup, news: Callable[[str, Mapping[str, object]], None]) -> Server:
-        spec = ProcessSpec(tuple(command), cwd=str(ROOT), label="x", max_line_bytes=max_line_bytes)
+        spec = ProcessSpec(tuple(command), cwd=str(ROOT), label="x")
+        pipe = Pipe("x", lambda: ChildProcess.start(spec), max_line_bytes)
         clock = {} if monotonic is None else {"monotonic": monotonic}
-        return StdioServer(spec, era=era, group=group, idle_s=idle_s, max_processes=max_processes, news=news, **clock)
+        return StdioServer(pipe, era=era, group=group, idle_s=idle_s, max_processes=max_processes, news=news, **clock)
 
     return make
 

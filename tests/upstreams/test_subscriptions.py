@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import anyio
 import pytest
 
+from gateway.boxes import BoxFacts
+from gateway.errors import IsolationUnavailable
 from gateway.events import Event, Subscription
+from gateway.ports import Relay
+from gateway.types import Authorized
 from tests.servers.launch import Started, http_server, noted
 from tests.servers.wire import read_journal
 from tests.upstreams.harness import MakeServer, Running, at, payload, process_of, resource_call, running
@@ -30,6 +35,20 @@ async def subscribe(up: Running, uri: str) -> None:
     result = await up.execute(resource_call("resources/subscribe", uri))
     assert payload(result).get("resultType") == "complete"
     up.events.watch("x", uri)
+
+
+async def test_subscription_is_held_to_what_its_permit_asks_of_the_box(place: tuple[MakeServer, Path]) -> None:
+    asked: list[str] = []
+
+    def refuse(box: BoxFacts | None, authorized: Authorized, relay: Relay) -> AbstractContextManager[object]:
+        asked.append(authorized.call.method)
+        raise IsolationUnavailable("policy asks for more")
+
+    async with running(place[0], hold=refuse) as up:
+        with pytest.raises(IsolationUnavailable):
+            await up.execute(resource_call("resources/subscribe", ONE))
+
+    assert asked == ["resources/subscribe"]
 
 
 async def events_of(subscription: Subscription, wanted: int) -> list[Event]:

@@ -11,7 +11,7 @@ import anyio
 import pytest
 
 from adapters.upstreams.wire.jsonlines import JsonLines
-from adapters.upstreams.wire.process import ChildProcess, ProcessSpec
+from sandboxes.host.process import ChildProcess, ProcessSpec
 
 ECHO = """
 import sys
@@ -66,7 +66,7 @@ TREE_SIZE = 5
 GATEWAY = """
 import anyio, json, sys
 from adapters.upstreams.wire.jsonlines import JsonLines
-from adapters.upstreams.wire.process import ChildProcess, ProcessSpec
+from sandboxes.host.process import ChildProcess, ProcessSpec
 
 async def main():
     spec = ProcessSpec((sys.executable, "-c", sys.argv[1]))

@@ -11,10 +11,10 @@ from pathlib import Path
 import anyio
 import pytest
 
-from adapters.upstreams.wire import reaper
 from adapters.upstreams.wire.jsonlines import JsonLines
-from adapters.upstreams.wire.process import ChildProcess, ProcessSpec, environment
 from gateway.errors import UpstreamProtocolError, UpstreamTimeout, UpstreamUnavailable
+from sandboxes.host import reaper
+from sandboxes.host.process import ChildProcess, ProcessSpec, environment
 from tests.wire.processes import ECHO, GATEWAY, TREE, TREE_SIZE, all_ended, messages_of, python, reported_pids, watched
 
 ROOT = Path(__file__).parents[2]

@@ -13,10 +13,10 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from adapters.upstreams.wire.process import ChildProcess
 from adapters.upstreams.wire.rpc import RpcPeer, RpcReply
 from gateway.codec import JsonObject
 from gateway.errors import InvalidCall, UpstreamProtocolError, UpstreamTimeout, UpstreamUnavailable
+from sandboxes.host.process import ChildProcess
 from tests.wire.processes import messages_of, python
 
 

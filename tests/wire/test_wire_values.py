@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from adapters.upstreams.wire.backoff import Backoff
 from adapters.upstreams.wire.jsonlines import LineSplitter
-from adapters.upstreams.wire.last_words import LastWords
+from sandboxes.host.last_words import LastWords
 
 
 def test_delays_double_to_a_limit_and_are_jittered_by_up_to_half() -> None:

@@ -11,6 +11,7 @@ from adapters.upstreams.mcp.link import METHOD_NOT_FOUND, Asked, Link, News, Obj
 from adapters.upstreams.mcp.telling import told_by
 from adapters.upstreams.mcp.turns import QUESTIONS, ParkingLot, Turn
 from gateway import codec
+from gateway.boxes import Hold
 from gateway.errors import InterlockError, InvalidCall, UpstreamProtocolError
 from gateway.ports import Relay
 from gateway.types import EMPTY, Authorized, Call, Era, FrozenDict, Result
@@ -137,8 +138,9 @@ def asked_by(relay: Relay) -> Asked:
 class RoundsOnLegacy:
     """A modern client's call on a legacy upstream: the upstream's live questions become rounds."""
 
-    def __init__(self, lot: ParkingLot, news: News, label: str) -> None:
+    def __init__(self, lot: ParkingLot, news: News, label: str, hold: Hold) -> None:
         self._lot = lot
+        self._hold = hold
         self._news = news
         self._label = label
 
@@ -146,8 +148,9 @@ class RoundsOnLegacy:
         """Start the upstream's request and go to its first question or its answer."""
         turn = Turn(link, request_for(authorized.call, relay, limits), self._news)
         turn.relay = relay
-        self._lot.group.start_soon(turn.run)
-        return await self._advance(turn, authorized.call, relay)
+        with self._hold(link.box, authorized, relay):
+            self._lot.group.start_soon(turn.run)
+            return await self._advance(turn, authorized.call, relay)
 
     async def resume(self, authorized: Authorized, relay: Relay) -> tuple[Result, Reply]:
         """Take a parked call up with the client's answers. What is still unanswered is asked again."""
@@ -156,10 +159,15 @@ class RoundsOnLegacy:
         turn = self._lot.take(str(_state_of(resume).get("p")), relay.owner, call.digest)
         turn.relay = relay
         responses = resume.get("responses")
-        for key, answer in (responses if isinstance(responses, Mapping) else {}).items():
-            if key in turn.screened:  # what was never shown cannot have been answered
-                turn.answer(key, {"result": answer})
-        return await self._advance(turn, call, relay)
+        try:
+            with self._hold(turn.box, authorized, relay):
+                for key, answer in (responses if isinstance(responses, Mapping) else {}).items():
+                    if key in turn.screened:  # what was never shown cannot have been answered
+                        turn.answer(key, {"result": answer})
+                return await self._advance(turn, call, relay)
+        except InterlockError:
+            turn.cancel()
+            raise
 
     async def _advance(self, turn: Turn, call: Call, relay: Relay) -> tuple[Result, Reply]:
         kept = False

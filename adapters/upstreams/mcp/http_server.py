@@ -69,7 +69,7 @@ class HttpServer:
         """The gateway's own link."""
         return self._main if self._main is not None else self._modern
 
-    async def lease(self, relay: Relay) -> Lease:
+    async def lease(self, relay: Relay, *, alone: bool = False) -> Lease:
         """The one modern link; or a session of the client's own where it can be asked, or has a session with us."""
         if self._main is None:
             return self._modern_lease

@@ -46,8 +46,8 @@ class Server(Protocol):
     async def main(self) -> Link:
         """The gateway's own link, awake."""
 
-    async def lease(self, relay: Relay) -> Lease:
-        """A link for a call of this client's."""
+    async def lease(self, relay: Relay, *, alone: bool = False) -> Lease:
+        """A link for a call of this client's; one that serves no other call if `alone` and there is room for that."""
 
     async def changes(self, watched: list[str], take: News) -> None:
         """Hand over the notifications that belong to no call until the stream is to be opened again.

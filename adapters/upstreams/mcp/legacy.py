@@ -70,6 +70,7 @@ class LegacySession:
     """A session with a legacy server at a URL, opened by the first request and again after the server lost it."""
 
     era = Era.LEGACY
+    box = None
 
     def __init__(self, site: Site, capabilities: Object, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._site = site

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol, TypeAlias
 
+from gateway.boxes import BoxFacts
 from gateway.errors import UpstreamProtocolError
 from gateway.headers import ParamHeaders
 from gateway.types import EMPTY, Era
@@ -80,6 +81,10 @@ class Link(Protocol):
 
     @property
     def era(self) -> Era: ...
+
+    @property
+    def box(self) -> BoxFacts | None:
+        """What its server runs in; `None` for one that is not ours to put into a box."""
 
     async def request(self, request: Request, told: Told = told_nobody, asked: Asked = asked_nobody) -> Reply: ...
 

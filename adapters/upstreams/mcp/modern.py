@@ -43,6 +43,7 @@ class ModernHttp:
     """A modern MCP server at a URL."""
 
     era = Era.MODERN
+    box = None
 
     def __init__(self, site: Site) -> None:
         self._site = site

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 import anyio
 from anyio.abc import TaskStatus
@@ -33,11 +33,17 @@ from adapters.upstreams.mcp.link import (
     told_nobody,
 )
 from adapters.upstreams.wire.jsonlines import JsonLines
-from adapters.upstreams.wire.process import ChildProcess, ProcessSpec
 from adapters.upstreams.wire.rpc import RpcPeer, RpcReply
 from gateway import codec
+from gateway.boxes import BoxFacts, Program, StartProgram
 from gateway.codec import JsonObject
-from gateway.errors import InterlockError, UpstreamProtocolError, UpstreamTimeout, UpstreamUnavailable
+from gateway.errors import (
+    InterlockError,
+    SandboxFailure,
+    UpstreamProtocolError,
+    UpstreamTimeout,
+    UpstreamUnavailable,
+)
 from gateway.types import Era
 
 PROBE_S: Final = 5.0
@@ -60,13 +66,34 @@ class Manner:
     private: bool = False
 
 
+Prepare: TypeAlias = Callable[[Program], Awaitable[Object]]
+Clone: TypeAlias = Callable[[str, Prepare], Awaitable[tuple[Program, Object | None]]]
+"""(kind, how one is prepared) -> a prepared program of that kind, and what preparing found out, as JSON.
+
+Where none can be had, one that has just started, and `None`.
+"""
+_CLONES_FROM: Final = 1_000
+"""The first request to a clone: its server has seen lower numbers, and may still answer them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pipe:
+    """A program that can be started again and again, and how long a line of it may be. `label` names the upstream."""
+
+    label: str
+    start: StartProgram
+    max_line_bytes: int = 16 * 1024 * 1024
+    clone: Clone | None = None
+    """Starts clones of one that has agreed on an era already; `None` starts each from nothing."""
+
+
 class StdioLink:
     """One process of a stdio upstream, from its start to its end."""
 
     def __init__(
-        self, spec: ProcessSpec, manner: Manner, *, news: News, monotonic: Callable[[], float] = time.monotonic
+        self, pipe: Pipe, manner: Manner, *, news: News, monotonic: Callable[[], float] = time.monotonic
     ) -> None:
-        self._spec = spec
+        self._pipe = pipe
         self._manner = manner
         self._news = news
         self._monotonic = monotonic
@@ -82,7 +109,7 @@ class StdioLink:
         self.ended = anyio.Event()
         self.stopped = False
         """It was asked to end: that it did is no failure."""
-        self._child: ChildProcess | None = None
+        self._child: Program | None = None
         self.reason = ""
         """Why it ended, if it did by itself."""
         self._claimed_until = 0.0
@@ -97,6 +124,11 @@ class StdioLink:
     def stderr(self) -> str:
         """The last of what it wrote to standard error."""
         return self._child.stderr if self._child is not None else ""
+
+    @property
+    def box(self) -> BoxFacts | None:
+        """What it runs in; `None` before it was started."""
+        return self._child.facts if self._child is not None else None
 
     @property
     def busy(self) -> bool:
@@ -120,9 +152,9 @@ class StdioLink:
         """
         started = False
         try:
-            self._child = await ChildProcess.start(self._spec)
+            self._child, described = await self._started()
             async with self._child as child:
-                started = await self._serve(child, task_status)
+                started = await self._serve(child, described, task_status)
         except UpstreamUnavailable as exc:
             if not started:
                 raise
@@ -130,16 +162,65 @@ class StdioLink:
         finally:
             self.ended.set()
 
-    async def _serve(self, child: ChildProcess, task_status: TaskStatus[None]) -> bool:
-        label = self._spec.label
-        lines = JsonLines(child, max_line_bytes=self._spec.max_line_bytes, label=label)
-        self._peer = RpcPeer(lines, label=label, on_message=self._message)
+    async def _started(self) -> tuple[Program, Object | None]:
+        """A program, and what it said of itself if it has been asked already."""
+        clone, manner = self._pipe.clone, self._manner
+        if clone is None:
+            return await self._pipe.start(), None
+        kind = codec.canonical([manner.capabilities, manner.era.value if manner.era else ""]).decode()
+        return await clone(kind, self._prepared)
+
+    async def _prepared(self, program: Program) -> Object:
+        """Agree on the era with a program that is not to be used further as it is."""
+        label = self._pipe.label
+        lines = JsonLines(program, max_line_bytes=self._pipe.max_line_bytes, label=label)
+        peer = RpcPeer(lines, label=label, on_message=_unheard)
+        failure: InterlockError | None = None
+        async with anyio.create_task_group() as group:
+            group.start_soon(peer.run)
+            try:
+                await self._agree(peer)
+                await self._caught_up(peer)
+            except InterlockError as exc:  # carried out of the group, which would wrap it
+                failure = exc
+            group.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+        return {"era": self.era.value, "result": dict(self.description.result)}
+
+    async def _caught_up(self, peer: RpcPeer) -> None:
+        """Wait until the program has read everything: what is on its way to it would reach none of its clones."""
+        if self.era is Era.MODERN:
+            return
+        try:
+            await peer.request("ping", None, deadline_s=PROBE_S, may_ask=False)
+        except UpstreamTimeout as exc:
+            words = f"upstream {self._pipe.label!r} answers no ping, so it is not known when it could be frozen"
+            raise SandboxFailure(words) from exc
+
+    def _take_up(self, described: Object) -> None:
+        """Go on where the program that this is a clone of was left."""
+        try:
+            self.era = Era(str(described.get("era")))
+        except ValueError as exc:
+            raise UpstreamProtocolError(f"upstream {self._pipe.label!r}: its frozen copy does not say its era") from exc
+        result = described.get("result")
+        self.description = Description(self.era, result if isinstance(result, dict) else {})
+
+    async def _serve(self, child: Program, described: Object | None, task_status: TaskStatus[None]) -> bool:
+        label = self._pipe.label
+        lines = JsonLines(child, max_line_bytes=self._pipe.max_line_bytes, label=label)
+        first = 1 if described is None else _CLONES_FROM
+        self._peer = RpcPeer(lines, label=label, on_message=self._message, first_id=first)
         failure: InterlockError | None = None
         async with anyio.create_task_group() as group:
             group.start_soon(self._read, self._peer)
             group.start_soon(self._pass_on)
             try:
-                await self._agree(self._peer)
+                if described is None:
+                    await self._agree(self._peer)
+                else:
+                    self._take_up(described)
                 task_status.started()
                 await self._stop.wait()
             except InterlockError as exc:  # carried out of the group, which would wrap it
@@ -161,7 +242,7 @@ class StdioLink:
     # Which era
 
     async def _agree(self, peer: RpcPeer) -> None:
-        era, label = self._manner.era, self._spec.label
+        era, label = self._manner.era, self._pipe.label
         if era is not Era.LEGACY and await self._discovered(peer):
             return
         if era is Era.MODERN:
@@ -178,7 +259,7 @@ class StdioLink:
         reply = await peer.request(
             "initialize", {**params, "clientInfo": CLIENT_INFO}, deadline_s=HANDSHAKE_S, may_ask=False
         )
-        self.description = handshaken(self._reply(reply), self._spec.label)
+        self.description = handshaken(self._reply(reply), self._pipe.label)
         await peer.notify("notifications/initialized", None)
 
     async def _discovered(self, peer: RpcPeer) -> bool:
@@ -190,7 +271,7 @@ class StdioLink:
             return False
         if reply.error is None and not isinstance(reply.result, dict):
             return False
-        description = discovered(self._reply(reply), self._spec.label)
+        description = discovered(self._reply(reply), self._pipe.label)
         if description is None:
             return False
         self.era, self.description = Era.MODERN, description
@@ -202,7 +283,7 @@ class StdioLink:
         """Send a request. Silence beyond its time ends it; progress and a pending question hold the clock."""
         peer = self._peer
         if peer is None or not self.alive:
-            raise UpstreamUnavailable(f"upstream {self._spec.label!r} is not running")
+            raise UpstreamUnavailable(f"upstream {self._pipe.label!r} is not running")
         self.claim()
         await self._set_level(peer, request)
         self._claimed_until = 0.0
@@ -225,7 +306,7 @@ class StdioLink:
             self.used_at = self._monotonic()
         if run.fault is not None:
             raise run.fault
-        words = f"upstream {self._spec.label!r} was silent for {request.timeout_s:g} s during {request.method}"
+        words = f"upstream {self._pipe.label!r} was silent for {request.timeout_s:g} s during {request.method}"
         raise UpstreamTimeout(words)
 
     def _reply(self, reply: RpcReply) -> Reply:
@@ -233,7 +314,7 @@ class StdioLink:
             return Reply(error=reply.error)
         if isinstance(reply.result, dict):
             return Reply(reply.result)
-        raise UpstreamProtocolError(f"upstream {self._spec.label!r} answered with a result that is not an object")
+        raise UpstreamProtocolError(f"upstream {self._pipe.label!r} answered with a result that is not an object")
 
     async def listen(self, wanted: Object, take: News) -> None:
         """Pass on the notifications of one `subscriptions/listen`, the acknowledgement first, until it ends.
@@ -298,6 +379,10 @@ class StdioLink:
             while self._inbox:
                 tell, params = self._inbox.popleft()
                 await tell(LOG, params)
+
+
+def _unheard(_message: JsonObject) -> None:
+    """What a program announces before it is used is looked up again when it is."""
 
 
 class _Run:

@@ -13,8 +13,7 @@ from adapters.upstreams.mcp.discovery import Description
 from adapters.upstreams.mcp.http import NoStream
 from adapters.upstreams.mcp.lease import ALL_LISTS, CALLBACKS, Lease, Server, callbacks_of
 from adapters.upstreams.mcp.link import Link, News, Object
-from adapters.upstreams.mcp.stdio import Manner, StdioLink
-from adapters.upstreams.wire.process import ProcessSpec
+from adapters.upstreams.mcp.stdio import Manner, Pipe, StdioLink
 from gateway import codec
 from gateway.errors import InterlockError, UpstreamProtocolError, UpstreamUnavailable
 from gateway.ports import Relay
@@ -37,7 +36,7 @@ class StdioServer:
 
     def __init__(
         self,
-        spec: ProcessSpec,
+        pipe: Pipe,
         *,
         era: Era | None,
         group: TaskGroup,
@@ -46,7 +45,7 @@ class StdioServer:
         news: News,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._spec = spec
+        self._pipe = pipe
         self._wanted_era = era
         self._known_era: Era | None = None
         self._group = group
@@ -99,7 +98,7 @@ class StdioServer:
         async with self._starting_main:
             main = self._main
             if main is not None and not main.alive and not main.stopped and not revive:
-                raise UpstreamUnavailable(main.reason or f"the process of upstream {self._spec.label!r} ended")
+                raise UpstreamUnavailable(main.reason or f"the process of upstream {self._pipe.label!r} ended")
             if main is None or not main.alive:
                 self._last_words = self.stderr
                 main = self._main = await self._start(CALLBACKS, self._news)
@@ -111,7 +110,7 @@ class StdioServer:
     async def _start(self, capabilities: Object, news: News, *, private: bool = False) -> StdioLink:
         """Start a process in the era known from the last one (basic/versioning: cached, probed again on failure)."""
         era = self._wanted_era or self._known_era
-        link = StdioLink(self._spec, Manner(capabilities, era, private), news=news, monotonic=self._monotonic)
+        link = StdioLink(self._pipe, Manner(capabilities, era, private), news=news, monotonic=self._monotonic)
         self.starts += 1
         try:
             await self._group.start(link.run)
@@ -124,11 +123,12 @@ class StdioServer:
         self._known_era = link.era
         return link
 
-    async def lease(self, relay: Relay) -> Lease:
+    async def lease(self, relay: Relay, *, alone: bool = False) -> Lease:
         """The common process or, where it matters who is spoken to, one of the client's own."""
         common = await self._common()
         callbacks = {} if common.era is Era.MODERN else callbacks_of(relay)
-        own = await self._own_process(relay.owner, callbacks) if callbacks or relay.log_level else None
+        private = bool(callbacks or relay.log_level or alone)
+        own = await self._own_process(relay.owner, callbacks) if private else None
         if own is not None:
             return Lease(own, may_ask=True)
         return Lease(common, may_ask=common.era is Era.MODERN)
@@ -189,7 +189,7 @@ class StdioServer:
         """Follow the common process. After it rested, what it announced meanwhile has to be asked for."""
         main = self._main
         if main is None:
-            raise UpstreamUnavailable(f"upstream {self._spec.label!r} is not running")
+            raise UpstreamUnavailable(f"upstream {self._pipe.label!r} is not running")
         replaced = self._replaced
         if main.alive and main.era is Era.MODERN:
             try:
@@ -210,10 +210,10 @@ class StdioServer:
         while True:
             main, replaced = self._main, self._replaced
             if main is None:
-                raise UpstreamUnavailable(f"upstream {self._spec.label!r} is not running")
+                raise UpstreamUnavailable(f"upstream {self._pipe.label!r} is not running")
             await main.ended.wait()
             if not main.stopped:
-                raise UpstreamUnavailable(main.reason or f"the process of upstream {self._spec.label!r} ended")
+                raise UpstreamUnavailable(main.reason or f"the process of upstream {self._pipe.label!r} ended")
             if self._main is main:
                 await replaced.wait()
 

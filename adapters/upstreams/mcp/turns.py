@@ -17,6 +17,7 @@ from anyio.abc import TaskGroup
 
 from adapters.upstreams.mcp.link import METHOD_NOT_FOUND, Link, News, Object, Reply, Request
 from adapters.upstreams.mcp.telling import is_for_client
+from gateway.boxes import BoxFacts
 from gateway.errors import InvalidCall, QuotaExceeded, UpstreamUnavailable
 from gateway.ports import Relay
 
@@ -59,6 +60,11 @@ class Turn:
         """Keys of the questions that policy has let through to the client."""
         self.relay: Relay | None = None
         """The client's side of the round that runs now; `None` while parked."""
+
+    @property
+    def box(self) -> BoxFacts | None:
+        """What the upstream's side of it runs in."""
+        return self._link.box
 
     async def run(self) -> None:
         """Carry the request through. To be run in a task group that outlives the rounds."""

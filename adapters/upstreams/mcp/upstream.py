@@ -16,13 +16,20 @@ from adapters.upstreams.mcp.conversation import Limits, RoundsOnLegacy, asked_by
 from adapters.upstreams.mcp.discovery import Description
 from adapters.upstreams.mcp.fetch import fetch
 from adapters.upstreams.mcp.following import Following
-from adapters.upstreams.mcp.lease import CALLBACKS, Server
+from adapters.upstreams.mcp.lease import CALLBACKS, Lease, Server
 from adapters.upstreams.mcp.link import MODERN_ERRORS, Object, Reply, Request, asked_nobody
 from adapters.upstreams.mcp.subscriptions import Subscriptions
 from adapters.upstreams.mcp.telling import told_by
 from adapters.upstreams.mcp.turns import ParkingLot
 from adapters.upstreams.wire.backoff import Backoff
-from gateway.errors import InterlockError, UpstreamProtocolError, UpstreamTimeout, UpstreamUnavailable
+from gateway.boxes import Hold
+from gateway.errors import (
+    InterlockError,
+    IsolationUnavailable,
+    UpstreamProtocolError,
+    UpstreamTimeout,
+    UpstreamUnavailable,
+)
 from gateway.events import Event, Events
 from gateway.ports import Relay, Upstream
 from gateway.registry import Listing
@@ -86,8 +93,10 @@ class McpUpstream:
         down: Callable[[str], None],
         events: Events,
         random: Callable[[], float],
+        hold: Hold,
     ) -> None:
         self._terms = terms
+        self._hold = hold
         self._make_server = make_server
         self._offer = offer
         self._down = down
@@ -97,6 +106,7 @@ class McpUpstream:
         self._server: Server | None = None
         self._rounds: RoundsOnLegacy | None = None
         self._era: Era | None = None
+        self._no_box = False
         self._subscriptions = Subscriptions(terms.name, timeout_s=terms.timeout_s)
         self._changed = anyio.Event()
         self.health = Health()
@@ -114,7 +124,7 @@ class McpUpstream:
         async with anyio.create_task_group() as group:
             server = self._server = self._make_server(group, self._news)
             lot = ParkingLot(group, terms.parked_ttl_s, terms.max_parked, server.max_parked)
-            self._rounds = RoundsOnLegacy(lot, self._news, terms.name)
+            self._rounds = RoundsOnLegacy(lot, self._news, terms.name, self._hold)
             group.start_soon(self._tidy, server, lot)
             try:
                 while True:
@@ -133,8 +143,10 @@ class McpUpstream:
                 await self._publish(server, description)
                 await self._subscriptions.renew(server, description.era)
         except (InterlockError, TimeoutError) as exc:
+            self._no_box = isinstance(exc, IsolationUnavailable)
             await self._failed(str(exc) or "no answer in time", started)
             return
+        self._no_box = False
         self._up(description.era)
         await self._failed(await self._while_up(server, description), started)
 
@@ -230,11 +242,12 @@ class McpUpstream:
         server, rounds, era, call = self._server, self._rounds, self._era, authorized.call
         if server is None or rounds is None or era is None:
             words = f"upstream {self._terms.name!r} is not connected: {self.health.reason or 'still connecting'}"
-            raise UpstreamUnavailable(words)
+            raise IsolationUnavailable(words) if self._no_box else UpstreamUnavailable(words)
         if call.method == "resources/unsubscribe":
             return Result(b'{"resultType":"complete"}')
         if call.method == "resources/subscribe":
-            return await self._subscriptions.subscribe(server, era, call)
+            with self._hold((await server.main()).box, authorized, relay):
+                return await self._subscriptions.subscribe(server, era, call)
         try:
             if call.resume is not None and "p" in _state(call):
                 result, reply = await rounds.resume(authorized, relay)
@@ -250,12 +263,19 @@ class McpUpstream:
     async def _converse(
         self, server: Server, rounds: RoundsOnLegacy, authorized: Authorized, relay: Relay
     ) -> tuple[Result, Reply]:
-        lease = await server.lease(relay)
-        link, call, limits, name = lease.link, authorized.call, self._limits, self._terms.name
+        # What a permit grants to one call should reach one call: its process is then its own, if there is room.
+        alone = any(item.type == "egress" for item in authorized.permit.obligations)
+        lease = await server.lease(relay, alone=alone)
+        link, limits = lease.link, self._limits
+        if link.era is Era.LEGACY and lease.may_ask and relay.era is Era.MODERN:
+            return await rounds.begin(link, authorized, relay, limits)
+        with self._hold(link.box, authorized, relay):
+            return await self._answered(lease, authorized.call, relay)
+
+    async def _answered(self, lease: Lease, call: Call, relay: Relay) -> tuple[Result, Reply]:
+        link, limits, name = lease.link, self._limits, self._terms.name
         if link.era is Era.MODERN:
             return await converse(link, call, relay, limits, self._news, name)
-        if lease.may_ask and relay.era is Era.MODERN:
-            return await rounds.begin(link, authorized, relay, limits)
         asked = asked_by(relay) if lease.may_ask else asked_nobody
         reply = await link.request(request_for(call, relay, limits), told_by(relay, self._news), asked)
         return result_of(call, reply, name), reply

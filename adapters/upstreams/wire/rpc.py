@@ -96,13 +96,14 @@ class RpcPeer:
         on_message: OnMessage,
         on_request: OnRequest | None = None,
         ghost_s: float = 5.0,
+        first_id: int = 1,
     ) -> None:
         self._duplex = duplex
         self._label = repr(label)
         self._on_message = on_message
         self._on_request = on_request
         self._ghost_s = ghost_s
-        self._next_id = 1
+        self._next_id = first_id
         self._pending: dict[int, _Pending] = {}
         self._ghosts: dict[int, _Ghost] = {}
         self._questions: dict[RpcId, anyio.CancelScope] = {}

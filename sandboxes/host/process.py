@@ -7,42 +7,62 @@ the command's whole tree: when we stop it, when it ends by itself, and when we a
 from __future__ import annotations
 
 import asyncio
+import json
+import marshal
 import os
 import secrets
 import socket
 import sys
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, cast
 
 import anyio
+from anyio import to_thread
 
-from adapters.upstreams.wire.last_words import LastWords
-from adapters.upstreams.wire.strays import kill_strays
-from gateway.errors import UpstreamTimeout, UpstreamUnavailable
+from gateway.boxes import HOST, BoxFacts, Program
+from gateway.errors import SandboxFailure, UpstreamTimeout, UpstreamUnavailable
+from sandboxes.host.jail import join
+from sandboxes.host.last_words import LastWords
+from sandboxes.host.plan import Jail, Leftovers, Plan
+from sandboxes.host.strays import kill_strays
 
-_REAPER: Final = str(Path(__file__).with_name("reaper.py"))
+_REAPER: Final = (
+    f"import os, sys; sys.path.append({str(Path(__file__).parents[2])!r}); "
+    "from sandboxes.host.reaper import main; os._exit(main(int(sys.argv[1])))"  # without taking all apart before
+)
 _INHERITED: Final = ("PATH", "HOME", "LANG", "TMPDIR")
 _MARK: Final = "INTERLOCK_PROCESS"
 """Variable that tells the processes of one tree, for when the reaper itself was killed."""
 _HIGH_WATER: Final = 256 * 1024
+_FLOOD_BYTES: Final = 1024 * 1024
+_HUSH_S: Final = 0.2
+"""How much is read of standard error before it is left alone for a while: reading all that a program can write there
+would take most of our own time."""
 _EXIT_NEWS_S: Final = 2.0
 """How long a process may take to report its exit status after the end of its output, or after it was killed."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessSpec:
-    """What to run, and how much of what it says to keep. `env` is all it gets beside PATH, HOME, LANG and TMPDIR."""
+    """What to run, and how much of what it says to keep.
+
+    `env` is all it gets beside PATH, HOME, LANG and TMPDIR; in a `jail` it is all. `secrets` are struck out of what it
+    says on standard error; without a jail, where nobody has told them apart, all values of `env` are.
+    """
 
     command: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
     cwd: str | None = None
-    max_line_bytes: int = 16 * 1024 * 1024
     stderr_keep_bytes: int = 64 * 1024
     label: str = ""
+    jail: Jail | None = None
+    leftovers: Leftovers = Leftovers()  # noqa: RUF009  # frozen
+    facts: BoxFacts = HOST
+    secrets: tuple[str, ...] = field(default=(), repr=False)
 
     @property
     def name(self) -> str:
@@ -62,15 +82,22 @@ class ChildProcess:
         self._spec = spec
         self._lifeline = lifeline
         self._mark = f"{_MARK}={secrets.token_hex(8)}"
-        self._streams = _Streams(LastWords(spec.stderr_keep_bytes, tuple(spec.env.values())), self._mark)
+        hidden = spec.secrets if spec.jail is not None else (*spec.env.values(), *spec.secrets)
+        self._streams = _Streams(LastWords(spec.stderr_keep_bytes, hidden), self._mark)
 
     @classmethod
     async def start(
-        cls, spec: ProcessSpec, *, inherited: Mapping[str, str] = os.environ, deadline_s: float = 10.0
+        cls,
+        spec: ProcessSpec,
+        *,
+        inherited: Mapping[str, str] = os.environ,
+        deadline_s: float = 10.0,
+        meanwhile: Callable[[], Awaitable[object]] | None = None,
     ) -> ChildProcess:
-        """Run the command.
+        """Run the command. `meanwhile` is done before, while the supervisor comes up; what it raises is passed on.
 
-        Raises `UpstreamUnavailable` when it cannot be started, `UpstreamTimeout` when that takes too long.
+        Raises `UpstreamUnavailable` when it cannot be started, `SandboxFailure` when its jail cannot be built, and
+        `UpstreamTimeout` when that takes too long.
         """
         if not spec.command:
             raise UpstreamUnavailable(f"upstream {spec.name} has no command to run")
@@ -79,40 +106,69 @@ class ChildProcess:
         child = cls(spec, ours)
         try:
             with theirs:
-                await child._spawn(theirs.fileno(), environment(spec.env, inherited))  # keeps a copy of its end
-            with anyio.fail_after(deadline_s):
-                news = await asyncio.get_running_loop().sock_recv(ours, 16)
-        except TimeoutError as exc:
-            await child._end_now()
-            raise UpstreamTimeout(f"upstream {spec.name} did not start in {deadline_s:g} s") from exc
-        except OSError as exc:
-            await child._end_now()
-            raise UpstreamUnavailable(f"upstream {spec.name} cannot be started: {exc.strerror}") from exc
+                await child._spawn(theirs.fileno())  # keeps a copy of its end
+            await child._meanwhile(meanwhile)
+            news = await child._told(_framed(child._plan(inherited)), deadline_s)
         except BaseException:
             await child._end_now()
             raise
         if news != b"S":
             await child._end_now()
-            raise UpstreamUnavailable(f"upstream {spec.name} cannot be started: {_start_failure(spec, news)}")
+            raise _start_failure(spec, news)
         return child
 
-    async def _spawn(self, lifeline: int, env: dict[str, str]) -> None:
+    def _plan(self, inherited: Mapping[str, str]) -> Plan:
+        spec = self._spec
         name, _, mark = self._mark.partition("=")
-        program = (sys.executable, "-I", "-S", "-E", _REAPER, str(lifeline))
-        await asyncio.get_running_loop().subprocess_exec(
-            lambda: self._streams,
-            *program,
-            *self._spec.command,
-            env={**env, name: mark},
-            cwd=self._spec.cwd,
-            pass_fds=(lifeline,),
-            start_new_session=True,
-        )
+        env = dict(spec.env) if spec.jail is not None else environment(spec.env, inherited)
+        return Plan(spec.command, {**env, name: mark}, spec.cwd, spec.jail, spec.leftovers)
+
+    async def _spawn(self, lifeline: int) -> None:
+        name, _, mark = self._mark.partition("=")
+        program = (sys.executable, "-I", "-S", "-E", "-c", _REAPER, str(lifeline))
+        loop, streams = asyncio.get_running_loop(), self._streams
+        try:
+            await loop.subprocess_exec(
+                lambda: streams, *program, env={name: mark}, cwd="/", pass_fds=(lifeline,), start_new_session=True
+            )
+        except OSError as exc:
+            raise UpstreamUnavailable(f"upstream {self._spec.name} cannot be started: {exc.strerror}") from exc
+
+    async def _meanwhile(self, do: Callable[[], Awaitable[object]] | None) -> None:
+        """Use the time in which the reaper's interpreter comes up."""
+        jail = self._spec.jail
+        if jail is not None and jail.home:
+            await to_thread.run_sync(self._join, jail.cgroups)
+        if do is not None:
+            await do()
+
+    def _join(self, groups: tuple[str, ...]) -> None:
+        try:
+            join(groups, self._streams.pid)
+        except OSError as exc:
+            raise SandboxFailure(f"upstream {self._spec.name} cannot be started: {exc.strerror}") from exc
+
+    async def _told(self, plan: bytes, deadline_s: float) -> bytes:
+        """What the reaper answers to the plan."""
+        loop = asyncio.get_running_loop()
+        try:
+            with anyio.fail_after(deadline_s):
+                await loop.sock_sendall(self._lifeline, plan)
+                return await loop.sock_recv(self._lifeline, 512)
+        except TimeoutError as exc:
+            raise UpstreamTimeout(f"upstream {self._spec.name} did not start in {deadline_s:g} s") from exc
+        except OSError as exc:
+            raise UpstreamUnavailable(f"upstream {self._spec.name} cannot be started: {exc.strerror}") from exc
 
     @property
     def spec(self) -> ProcessSpec:
         """What was started."""
         return self._spec
+
+    @property
+    def facts(self) -> BoxFacts:
+        """What kind of box it runs in."""
+        return self._spec.facts
 
     @property
     def exit_status(self) -> int | None:
@@ -151,6 +207,10 @@ class ChildProcess:
         if not data:
             await self._exit_news()
         return data
+
+    def end_input(self) -> None:
+        """Close its standard input. What it still has to say can be received."""
+        self._streams.close_input()
 
     async def wait(self) -> int:
         """Wait for the end of the whole tree. Returns the command's exit status."""
@@ -225,9 +285,14 @@ class _Streams(asyncio.SubprocessProtocol):
         self._output_bytes = 0
         self._output_ended = False
         self._paused = False
+        self._unheard_bytes = _FLOOD_BYTES
         self._readable = asyncio.Event()
         self._writable = asyncio.Event()
         self._input_open = True
+
+    @property
+    def pid(self) -> int:
+        return 0 if self._transport is None else self._transport.get_pid()
 
     @property
     def started(self) -> bool:
@@ -276,6 +341,9 @@ class _Streams(asyncio.SubprocessProtocol):
     def pipe_data_received(self, fd: int, data: bytes) -> None:
         if fd == 2:
             self.last_words.add(data)
+            self._unheard_bytes -= len(data)
+            if self._unheard_bytes <= 0:
+                self._hush()
             return
         self._output.append(data)
         self._output_bytes += len(data)
@@ -283,6 +351,17 @@ class _Streams(asyncio.SubprocessProtocol):
         if self._output_bytes > _HIGH_WATER and not self._paused:
             self._paused = True
             self._reader().pause_reading()
+
+    def _hush(self) -> None:
+        """Read no more of standard error for a moment. Who writes there waits."""
+        self._unheard_bytes = _FLOOD_BYTES
+        cast("asyncio.ReadTransport", self._pipe(2)).pause_reading()
+        asyncio.get_running_loop().call_later(_HUSH_S, self._listen)
+
+    def _listen(self) -> None:
+        pipe = self._pipe(2)
+        if pipe is not None and not pipe.is_closing():
+            cast("asyncio.ReadTransport", pipe).resume_reading()
 
     def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
         if fd == 1:
@@ -320,8 +399,23 @@ class _Streams(asyncio.SubprocessProtocol):
         return cast("asyncio.ReadTransport", self._pipe(1))
 
 
-def _start_failure(spec: ProcessSpec, news: bytes) -> str:
+def _framed(plan: Plan) -> bytes:
+    """In what the reaper can read without importing anything, and as JSON has it: of plain types."""
+    data = marshal.dumps(json.loads(json.dumps(plan.as_json())))
+    return len(data).to_bytes(4, "big") + data
+
+
+def _start_failure(spec: ProcessSpec, news: bytes) -> SandboxFailure | UpstreamUnavailable:
+    words = f"upstream {spec.name} cannot be started: "
     if news[:1] != b"E":
-        return "its supervisor ended before it ran"
-    reason = os.strerror(int(news[1:])).lower()
-    return f"{reason}: {spec.command[0]!r}; give a full path, or a command that is on the PATH of the gateway"
+        return UpstreamUnavailable(words + "its supervisor ended before it ran")
+    number, _, walls = news[1:].decode("utf-8", "replace").partition(" ")
+    if walls:
+        return UpstreamUnavailable(words + walls) if spec.jail is None else SandboxFailure(words + walls)
+    reason = os.strerror(int(number)).lower()
+    return UpstreamUnavailable(
+        f"{words}{reason}: {spec.command[0]!r}; give a full path, or a command that is on the PATH of the gateway"
+    )
+
+
+_: type[Program] = ChildProcess

@@ -8,10 +8,13 @@ from typing import Final
 
 _CONTROL: Final = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _SECRET: Final = re.compile(
-    r"(?i)((?:bearer|basic)\s+|(?:token|secret|passw(?:or)?d|credential|api[_-]?key|authorization)\w*[\"']?\s*[=:]\s*[\"']?"
-    r"(?:(?:bearer|basic)\s+)?)"
+    r"(?i)((?:bearer|basic)\s{1,8}"
+    r"|(?:token|secret|passw(?:or)?d|credential|api[_-]?key|authorization)\w{0,40}[\"']?\s{0,8}[=:]\s{0,8}[\"']?"
+    r"(?:(?:bearer|basic)\s{1,8})?)"
     r"[^\s\"',;]+"
 )
+"""Bounded everywhere but at its end, where it has matched already: a box writes this text, and would have us search a
+quadratic time."""
 _SHORTEST_SECRET: Final = 6
 
 

@@ -14,6 +14,8 @@ _ROUNDS: Final = 5
 def kill_strays(session: int, mark: str) -> int:
     """Kill every process of ours in that session or with `mark` (`NAME=value`) in its environment. Returns how many."""
     killed: set[int] = set()
+    if os.path.exists(f"/proc/{session}"):  # its leader is gone, so that is somebody new of the same number
+        session = -1
     for _ in range(_ROUNDS):
         found = [pid for pid in _processes() if pid not in killed and _belongs(pid, session, mark.encode())]
         if not found:

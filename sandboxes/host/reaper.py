@@ -1,8 +1,8 @@
 """Starts one command and sees to it that nothing of it survives: neither its end, nor ours, nor the gateway's.
 
-Run as a program by `process.py` (`python -I -S -E reaper.py FD COMMAND...`), with the standard library alone, so that
-it is up in 30 ms. It sits between the gateway and the upstream's process, whose standard streams it hands on without
-touching them:
+Run as a program by `process.py` with the standard library alone, and little of that, since every start of a process
+waits for it: `signal` (it makes enumerations), `typing`, `dataclasses`, `re` and `json` take longer than all the rest.
+It sits between the gateway and the command, whose standard streams it hands on without touching them:
 
     gateway --lifeline--> reaper --fork--> command --fork--> whatever the command starts
        `----------- stdin, stdout, stderr -----'
@@ -10,20 +10,32 @@ touching them:
 On Linux it is a child subreaper (prctl(2)): whoever daemonises below it becomes its child, so "no child left" means
 that the whole tree is gone. On macOS, which has no such thing, it follows forks by kqueue and remembers what it saw.
 
-The lifeline is one end of a socket pair. We write `S` when the command runs or `E<errno>` when it cannot be started.
-The gateway writes `T` (ask the command's process group to end) or `K` (kill everything now). When the gateway
-vanishes, killed with -9 included, the kernel closes its end, and that means: end everything.
+The lifeline is one end of a socket pair. The gateway writes the plan (`plan.Plan` by `marshal`, its length before it in
+four bytes), so that neither arguments nor environment of ours show what the command is to know. We write `S` when it
+runs, or `E<errno> <why>` when it cannot be started. Then the gateway writes `T` (ask the command's process group to
+end) or `K` (kill everything now). When the gateway vanishes, killed with -9 included, the kernel closes its end, and
+that means: end everything. SIGUSR1 means `K`, for whoever has no lifeline.
 """
 
 from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
+import marshal
 import os
 import select
-import signal
 import sys
 import time
+
+from sandboxes.host.jail import enter, join
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal
+    from typing import Any
+else:
+    import _signal as signal
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -31,6 +43,13 @@ _GRACE_S = 0.5
 """How long the tree gets between SIGTERM and SIGKILL when the command or the gateway is gone."""
 _GIVE_UP_S = 10.0
 """When to stop trying to kill what cannot be killed (another user's process, a hung disk)."""
+_NOT_INHERITED = (
+    *(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR1),
+    *(signal.SIGPIPE, signal.SIGXFSZ),  # which Python ignores
+)
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_DEEPEST = 50
+"""Directories that are open at the same time; paths would end at 4096 bytes, and recursion at a thousand."""
 _LINUX = sys.platform == "linux"
 _PS = ["ps", "-axo", "pid=,ppid="]
 
@@ -84,17 +103,17 @@ class Tree:
         self._seen: set[int] = set()
         self._kqueue = None if _LINUX else select.kqueue()  # type: ignore[attr-defined,unused-ignore]  # macOS only
 
-    def start(self, command: list[str]) -> int:
-        """Fork the command into a process group of its own. Returns 0, or the errno of why it cannot run."""
+    def start(self, plan: dict[str, Any]) -> bytes:
+        """Fork the command into a process group of its own. Returns nothing, or `<errno> <why>` it cannot run."""
         told, tell = os.pipe()  # neither is inherited over exec, so end-of-file means that exec succeeded
         self.child = os.fork()
         if self.child == 0:
-            _become(command, tell)
+            _become(plan, tell)
         os.close(tell)
-        failure = os.read(told, 16)
+        failure = os.read(told, 500)
         os.close(told)
         self._follow({self.child})
-        return int(failure) if failure else 0
+        return failure
 
     def reap(self) -> bool:
         """Collect who has died. Returns whether anybody is left."""
@@ -159,28 +178,127 @@ class Tree:
         return set() if _LINUX else self.everybody()
 
 
-def main(arguments: list[str]) -> int:
-    """Run the command to its end, and the tree to its. Returns the command's exit status (128 + n for signal n)."""
-    lifeline = int(arguments[0])
+def main(lifeline: int) -> int:
+    """Run the plan's command to its end, and the tree to its. Returns the exit status (128 + n for signal n)."""
     _let_go_of_files(lifeline)
+    plan = _heard_plan(lifeline)
+    lock = _hold(plan["leftovers"]["lock"])
     woken, wake = os.pipe()
     for fd in (woken, wake):
         os.set_blocking(fd, False)
+    orders: list[int] = []
     signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.signal(signal.SIGUSR1, lambda *_: orders.append(signal.SIGUSR1))
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # only the lifeline decides
     signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
     if _LINUX:
         _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     tree = Tree()
-    failure = tree.start(arguments[1:])
+    failure = tree.start(plan)
     _let_go_of_streams()
-    _tell(lifeline, f"E{failure}".encode() if failure else b"S")
-    _end(tree, woken, _attend(tree, lifeline, woken))
+    _tell(lifeline, b"E" + failure if failure else b"S")
+    _leave_groups(plan["jail"])
+    _end(tree, woken, _attend(tree, lifeline, woken, orders))
+    _clear_away(plan["leftovers"], lock)
     return _exit_status(tree.status)
 
 
-def _attend(tree: Tree, lifeline: int, woken: int) -> float:
+def _heard_plan(lifeline: int) -> dict[str, Any]:
+    """The plan. A gateway that vanished before it was told whole ends us: nothing runs yet."""
+    length = int.from_bytes(_exactly(lifeline, 4), "big")
+    plan: dict[str, Any] = marshal.loads(_exactly(lifeline, length))  # noqa: S302  # from the gateway, whose we are
+    return plan
+
+
+def _exactly(fd: int, count: int) -> bytes:
+    data = b""
+    while len(data) < count:
+        piece = os.read(fd, count - len(data))
+        if not piece:
+            sys.exit(128 + signal.SIGKILL)
+        data += piece
+    return data
+
+
+def _hold(path: str) -> int:
+    """Show that the box is alive, for as long as we are: whoever finds the lock free may clear up after us."""
+    if not path:
+        return -1
+    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    os.pwrite(lock, str(os.getpid()).encode(), 0)
+    return lock
+
+
+def _leave_groups(jail: dict[str, Any] | None) -> None:
+    """The box's limits are not for us, who have to clear up after it."""
+    if jail is not None:
+        _attempt(lambda _: join(jail["home"], os.getpid()), "")
+
+
+def _clear_away(leftovers: dict[str, Any], lock: int) -> None:
+    """Nobody is left: take the cgroups and the directory away. What fails is found by the next start (`sweep`)."""
+    for cgroup in leftovers["cgroups"]:
+        _attempt(os.rmdir, cgroup)
+    if leftovers["directory"]:
+        _remove(leftovers["directory"])
+    if lock >= 0:
+        os.close(lock)
+
+
+def _remove(directory: str) -> None:
+    """A directory with all that is in it. Links are removed, not followed, and no depth is too deep."""
+    try:
+        top = os.open(directory, _DIRECTORY)
+    except OSError:
+        return
+    try:
+        before: list[str] = [""]
+        while before and before != (left := _emptied(top, top, 0)):
+            before = left
+    finally:
+        os.close(top)
+    _attempt(os.rmdir, directory)
+
+
+def _emptied(top: int, directory: int, depth: int) -> list[str]:
+    """Remove what is in a directory; what lies too deep goes up into the topmost one. Returns what is there then."""
+    for name in _names(directory):
+        try:
+            os.unlink(name, dir_fd=directory)
+        except OSError:  # a directory, as a rule
+            _attempt(lambda name: _remove_below(top, directory, name, depth), name)
+    return _names(directory)
+
+
+def _remove_below(top: int, directory: int, name: str, depth: int) -> None:
+    below = os.open(name, _DIRECTORY, dir_fd=directory)
+    try:
+        if depth >= _DEEPEST:
+            os.rename(name, f"deep-{os.fstat(below).st_ino}", src_dir_fd=directory, dst_dir_fd=top)
+            return
+        _emptied(top, below, depth + 1)
+    finally:
+        os.close(below)
+    os.rmdir(name, dir_fd=directory)
+
+
+def _names(directory: int) -> list[str]:
+    try:
+        return sorted(os.listdir(directory))
+    except OSError:
+        return []
+
+
+def _attempt(remove: Any, path: str) -> None:
+    try:
+        remove(path)
+    except OSError:
+        return
+
+
+def _attend(tree: Tree, lifeline: int, woken: int, orders: list[int]) -> float:
     """Return when the tree is to end: the command did, the gateway says so, or the gateway is gone.
 
     Returns how many seconds it gets for that.
@@ -193,11 +311,13 @@ def _attend(tree: Tree, lifeline: int, woken: int) -> float:
         tree.look()
         if woken in ready:
             _drain(woken)
+        if orders:
+            return 0.0
         if lifeline in ready:
-            orders = _hear(lifeline)
-            if b"K" in orders:
+            heard = _hear(lifeline)
+            if b"K" in heard:
                 return 0.0
-            if not orders:
+            if not heard:
                 return _GRACE_S
             tree.terminate()
     return _GRACE_S
@@ -217,19 +337,53 @@ def _end(tree: Tree, woken: int, grace_s: float) -> None:
         _pause(woken, 0.005)
 
 
-def _become(command: list[str], tell: int) -> None:
+def _become(plan: dict[str, Any], tell: int) -> None:
     """In the forked child: turn into the command."""
     try:
         os.setpgid(0, 0)
-        if _LINUX:
-            _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGPIPE):
+        for number in _NOT_INHERITED:
             signal.signal(number, signal.SIG_DFL)
-        os.execvp(command[0], command)  # noqa: S606  # the command comes from the configuration only
+        if plan["jail"] is not None:
+            enter(plan["jail"])
+        if _LINUX:
+            _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # after the change of user, which would undo it
+        if plan["cwd"] is not None:
+            _enter_directory(plan["cwd"])
+        command: list[str] = plan["command"]
+        _run(command, plan["env"])
     except OSError as exc:
-        os.write(tell, str(exc.errno or errno.EIO).encode())
+        os.write(tell, f"{exc.errno or errno.EIO} {_walls(exc)}".encode()[:400])
+    except (ValueError, KeyError, TypeError, AttributeError, ImportError) as exc:  # a plan that is none
+        os.write(tell, f"{errno.EIO} {type(exc).__name__}".encode())
     finally:
         os._exit(127)
+
+
+def _run(command: list[str], env: dict[str, str]) -> None:
+    """Become it, looked for as `os.execvpe` does, which imports modules: behind the walls there are none of ours."""
+    name, refused = command[0], 0
+    for directory in [""] if "/" in name else env.get("PATH", os.defpath).split(":"):
+        try:
+            os.execve(os.path.join(directory, name), command, env)  # noqa: S606  # comes from the configuration only
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except PermissionError as exc:
+            refused = exc.errno or errno.EACCES
+    raise OSError(refused or errno.ENOENT, os.strerror(refused or errno.ENOENT))
+
+
+def _enter_directory(path: str) -> None:
+    try:
+        os.chdir(path)
+    except OSError as exc:
+        raise OSError(exc.errno, f"its directory {path!r}: {(exc.strerror or '').lower()}") from exc
+
+
+def _walls(exc: OSError) -> str:
+    """What a jail says of itself; empty for what is the command's own fault."""
+    text = exc.strerror or ""
+    named = text.lower() != os.strerror(exc.errno or errno.EIO).lower()
+    return text if named else ""
 
 
 def _let_go_of_files(lifeline: int) -> None:
@@ -298,7 +452,3 @@ def _exit_status(status: int | None) -> int:
         return 128 + signal.SIGKILL
     code = os.waitstatus_to_exitcode(status)
     return code if code >= 0 else 128 - code
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
