@@ -120,8 +120,16 @@ def _content(record: CallRecord, seq: int) -> Content:
     if record.identity is not None:
         content["identity"] = _identity(record.identity)
     if record.notes:
-        content["notes"] = codec.canonical(record.notes).decode()
+        content |= _notes(record.notes)
     return content
+
+
+def _notes(notes: Mapping[str, object]) -> Content:
+    """What is odd about a note costs the record its notes, and nothing else of it."""
+    try:
+        return {"notes": codec.canonical(notes).decode()}
+    except (TypeError, ValueError, RecursionError) as exc:
+        return {"fault": f"notes: {type(exc).__name__}"}
 
 
 def _identity(identity: Identity) -> Content:

@@ -53,11 +53,12 @@ def _permit(context: Mapping[str, object], call_digest: str, ruling: Ruling) -> 
         put = [label for item in supported if isinstance(item, Label) for label in item.labels]
         named = labels_in([*labels_in(labels), *put])
     except UnsupportedObligation as exc:
-        return Deny(ruling.decision_id, (_unsupported(str(exc)),), ruling)
+        return Deny(ruling.decision_id, (unsupported(str(exc)),), ruling)
     return Permit(ruling.decision_id, call_digest, supported, named, ruling)
 
 
-def _unsupported(detail: str) -> Reason:
+def unsupported(detail: str) -> Reason:
+    """The reason for refusing a permit whose obligation cannot be carried out."""
     remedy = "the owner of the rule can correct the obligation"
     return Reason("obligation_unsupported", detail, rule="interlock", public=True, remedy=remedy)
 

@@ -11,11 +11,13 @@ from typing import Final
 
 from anyio import to_thread
 
-from gateway.authz.answer import judge, judge_visible
+from gateway.authz.answer import judge, judge_visible, unsupported
+from gateway.authz.boxed import check_kept, check_places
 from gateway.authz.narrowing import CannotNarrow, narrow
-from gateway.authz.obligations import Audit, Label, Rate, Redact, Supported, Transform, merge_obligations
+from gateway.authz.obligations import Rate, Redact, Supported, Transform, merge_obligations
 from gateway.authz.question import Question, Questions
 from gateway.authz.rate import RateLimiter
+from gateway.authz.reading import UnsupportedObligation
 from gateway.authz.redaction import CannotRedact, redacted
 from gateway.authz.refusals import Held, OverRate, Refused, failed_closed, refused
 from gateway.authz.sessions import Sessions
@@ -25,6 +27,7 @@ from gateway.types import (
     Authorized,
     Call,
     Decision,
+    Deny,
     Identity,
     NeedsApproval,
     Obligation,
@@ -71,6 +74,8 @@ class Authz:
         """The permit for a call. Raises `PolicyDenied`, `ApprovalPending` or `QuotaExceeded`."""
         session = self._sessions.of(call, identity)
         permit = _permit_of(await self._decision(lambda: self._questions.about_call(call, identity, session), call))
+        if permit.obligations:
+            _check_places(call, permit)
         session.calls += 1
         if permit.obligations:
             self._charge(call, identity, permit)
@@ -154,7 +159,10 @@ class Authz:
             # The effect has happened, so there is nothing left to hold but the result.
             reason = Reason("result_withheld", "policy holds the result of this call back", "interlock", public=True)
             raise Refused((reason,), decision.ruling)
-        return _permit_of(decision)
+        permit = _permit_of(decision)
+        if permit.obligations:
+            check_kept(authorized.permit, permit)
+        return permit
 
     async def _decision(self, worded: Callable[[], Question], call: Call) -> Decision:
         started = self._monotonic_ns()
@@ -191,11 +199,18 @@ def _permit_of(decision: Decision) -> Permit:
     raise refused(decision)
 
 
+def _check_places(call: Call, permit: Permit) -> None:
+    try:
+        check_places(call.action, permit.obligations)
+    except UnsupportedObligation as exc:
+        raise refused(Deny(permit.decision_id, (unsupported(str(exc)),), permit.ruling)) from exc
+
+
 def _supported(obligations: Sequence[Obligation], ruling: Ruling) -> list[Supported]:
     """The obligations as types. A permit that `judge` did not make may hold others, and is then worth nothing."""
     supported: list[Supported] = []
     for obligation in obligations:
-        if not isinstance(obligation, Redact | Transform | Rate | Audit | Label):
+        if not isinstance(obligation, Supported):
             raise failed_closed("obligation_unsupported", ruling, f"{obligation.type}: not one that was read")
         supported.append(obligation)
     return supported

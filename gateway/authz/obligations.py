@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias, TypeVar
 
+from gateway.authz.egress import Egress, merge_egress, read_egress
+from gateway.authz.isolation import Sandbox, merge_sandboxes, read_sandbox
 from gateway.authz.narrowing import Narrowing, merge_narrowings, narrowing_of
 from gateway.authz.paths import JsonPath, parse_path
 from gateway.authz.patterns import PATTERNS
@@ -64,7 +66,7 @@ class Label(Obligation):
     labels: tuple[str, ...] = ()
 
 
-Supported: TypeAlias = Redact | Transform | Rate | Audit | Label
+Supported: TypeAlias = Redact | Transform | Rate | Audit | Label | Sandbox | Egress
 
 REDACT_FIELDS: Final = frozenset({"paths", "patterns", "pattern"})
 RATE_FIELDS: Final = frozenset({"limit", "window_s", "key"})
@@ -153,9 +155,11 @@ def labels_in(value: object) -> tuple[str, ...]:
 
 _READERS: Final[Mapping[str, Callable[[object], Supported]]] = {
     "audit": _audit,
+    "egress": read_egress,
     "label": _label,
     "rate": _rate,
     "redact": _redact,
+    "sandbox": read_sandbox,
     "transform": _transform,
 }
 
@@ -172,6 +176,8 @@ def merge_obligations(obligations: Iterable[Supported]) -> tuple[Supported, ...]
     transforms = [item for item in every if isinstance(item, Transform)]
     audits = [item for item in every if isinstance(item, Audit)]
     labels = [item for item in every if isinstance(item, Label)]
+    sandboxes = [item for item in every if isinstance(item, Sandbox)]
+    grants = [item for item in every if isinstance(item, Egress)]
     merged: list[Supported] = list(_strictest_rates([item for item in every if isinstance(item, Rate)]))
     if redacts:
         merged.append(_redaction(_flat(item.paths for item in redacts), _flat(item.patterns for item in redacts)))
@@ -182,6 +188,10 @@ def merge_obligations(obligations: Iterable[Supported]) -> tuple[Supported, ...]
         merged.append(_auditing(durable=durable, arguments=any(item.arguments for item in audits)))
     if labels:
         merged.append(_label({"labels": list(dict.fromkeys(_flat(item.labels for item in labels)))}))
+    if sandboxes:
+        merged.append(merge_sandboxes(sandboxes))
+    if grants:
+        merged.append(merge_egress(grants))
     return tuple(merged)
 
 

@@ -62,10 +62,40 @@ def _of_completion(call: Call) -> dict[str, object]:
     return {"arguments": given}
 
 
+def _of_connection(call: Call) -> dict[str, object]:
+    """Where a box wants to connect to, which box, for which call. The gateway wrote the parameters, and no box."""
+    params = call.params
+    host, port, scheme = (params.get(name) for name in ("host", "port", "scheme"))
+    return {
+        "host": host if isinstance(host, str) else "",
+        "port": port if isinstance(port, int) else 0,
+        "scheme": scheme if isinstance(scheme, str) else "",
+        "box": _facts(params.get("box"), _BOX_FACTS),
+        "caller": _facts(params.get("caller"), _CALLER_FACTS),
+        "granted": params.get("granted") is True,
+    }
+
+
+def _of_code(call: Call) -> dict[str, object]:
+    """The call that wants the code run; what is to be run stands in the arguments."""
+    return {"caller": _facts(call.params.get("caller"), _CALLER_FACTS)}
+
+
+_BOX_FACTS: Final = frozenset({"driver", "level"})
+_CALLER_FACTS: Final = frozenset({"action", "type", "id", "upstream", "name", "call", "arguments_digest", "catalog"})
+
+
+def _facts(value: object, known: frozenset[str]) -> dict[str, object]:
+    """Those members of an object that the schema of the question knows; none of anything else."""
+    return {key: item for key, item in value.items() if key in known} if isinstance(value, Mapping) else {}
+
+
 PARTICULARS: Final[Mapping[str, Callable[[Call], dict[str, object]]]] = {
+    "egress.connect": _of_connection,
     "mcp.completion.complete": _of_completion,
     "mcp.elicitation.create": _of_elicitation,
     "mcp.resources.read": _of_resource,
     "mcp.resources.subscribe": _of_resource,
     "mcp.sampling.create": _of_sampling,
+    "sandbox.exec": _of_code,
 }

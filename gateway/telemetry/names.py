@@ -55,6 +55,8 @@ POLICY_CACHED: Final = "interlock.policy.cached"
 POLICY_REASONS: Final = "interlock.policy.reasons"
 POLICY_OBLIGATIONS: Final = "interlock.policy.obligations"
 POLICY_REASON: Final = "interlock.policy.reason"
+SANDBOX_DRIVER: Final = "interlock.sandbox.driver"
+SANDBOX_LEVEL: Final = "interlock.sandbox.level"
 
 # Span names
 POLICY_SPAN: Final = "interlock.policy"

@@ -124,6 +124,7 @@ def _call_span(record: CallRecord) -> _Part:
         names.POLICY_DECISION_ID: record.decision_id,
         names.RESULT_LABELS: record.labels,
         **_who(record),
+        **_box(record),
     }
     return _Part(_name(call), kind, attributes, bool(error_type(record)))
 
@@ -187,6 +188,15 @@ def _who(record: CallRecord) -> dict[str, Value]:
         return {}
     agent = identity.subject.id if identity.subject.type == "agent" else ""
     return {names.TENANT: identity.tenant[:_MAX_TEXT], names.GEN_AI_AGENT_ID: agent[:_MAX_TEXT]}
+
+
+def _box(record: CallRecord) -> dict[str, Value]:
+    """The sandbox that the call ran in, as its record notes it."""
+    box = record.notes.get("sandbox") if record.notes else None
+    if not isinstance(box, Mapping):
+        return {}
+    facts = {names.SANDBOX_DRIVER: box.get("driver"), names.SANDBOX_LEVEL: box.get("level")}
+    return {key: value[:_MAX_TEXT] for key, value in facts.items() if isinstance(value, str)}
 
 
 def _hash(session_id: str) -> str:

@@ -48,6 +48,61 @@ test_an_allow_that_is_not_true_does_not_count if {
 	}
 }
 
+connection(granted) := {
+	"action": {"name": "egress.connect", "properties": {}},
+	"resource": {"type": "endpoint", "id": "api.example.org:443", "properties": {
+		"host": "api.example.org",
+		"port": 443,
+		"granted": granted,
+		"truncated": false,
+	}},
+}
+
+connects(granted, rules) if {
+	interlock.decision.decision with input as connection(granted) with data.rules as rules
+}
+
+test_a_connection_that_the_call_in_flight_was_granted_needs_no_allow if {
+	connects(true, {})
+	connects(true, {"a": {"allow": false}})
+	every odd in [false, "true", 1, null, {}, [true]] {
+		not connects(odd, {"a": {"allow": false}})
+	}
+	not connects(false, {})
+	connects(false, {"a": {"allow": true}})
+}
+
+test_policy_has_the_last_word_on_a_granted_connection if {
+	not connects(true, {"a": {"deny": {{"code": "no"}}}})
+	not connects(true, {"a": {"deny": "of any shape"}})
+	not connects(true, {"a": {"hold": {{"approvers": "group:x"}}}})
+}
+
+test_a_granted_connection_still_has_its_obligations if {
+	capped := {"type": "egress", "properties": {"max_mb": 1}}
+	decision := interlock.decision with input as connection(true) with data.rules as {"a": {"obligation": {capped}}}
+	decision.context.obligations == [capped]
+}
+
+test_nothing_but_a_connection_is_granted_that_way if {
+	every action in ["mcp.tools.call", "sandbox.exec", "egress.connect.x", "", null] {
+		other := object.union(connection(true), {"action": {"name": action}})
+		not interlock.decision.decision with input as other with data.rules as {"a": {"allow": false}}
+	}
+	smuggled := object.union(question, {"resource": {"properties": {"arguments": {"granted": true}, "granted": true}}})
+	not interlock.decision.decision with input as smuggled with data.rules as {"a": {"allow": false}}
+	argument := object.union(connection(false), {"resource": {"properties": {"arguments": {"granted": true}}}})
+	not interlock.decision.decision with input as argument with data.rules as {"a": {"allow": false}}
+}
+
+test_a_list_shows_no_endpoint if {
+	listing := {
+		"action": {"name": "mcp.tools.list", "properties": {}},
+		"resource": {"properties": {"candidates": [connection(true).resource]}},
+	}
+	count(interlock.visible) == 0 with input as listing with data.rules as {"a": {"allow": true}}
+}
+
 test_deny_of_one_team_beats_allow_of_another if {
 	answer({"a": {"allow": true}, "b": {"deny": {{"code": "no"}}}}).decision == false
 }

@@ -1,7 +1,8 @@
 # What `interlock up` runs: nothing is allowed unless it is granted here or in grants/data.json.
 #
 # Roles come with the caller's key or token. What a role may use stands in grants/data.json, as
-# role -> upstream -> patterns of names. ../README.md says how to write rules of your own.
+# role -> upstream -> patterns of names. Under the built-in upstream `sandbox` these are the names of its tools and
+# of the environments that code runs in. ../README.md says how to write rules of your own.
 package rules.starter
 
 import future.keywords.not
@@ -41,7 +42,11 @@ using := {
 	"mcp.resources.read",
 	"mcp.resources.subscribe",
 	"mcp.tools.call",
+	"sandbox.exec",
 }
+
+# No rule here allows `egress.connect`: what runs in a sandbox reaches no host at all. ../README.md says how to grant
+# some to one call, and ../examples/sandboxed does it.
 
 # A server may ask the user something in a form that the client draws. Sampling, the list of roots and forms on a
 # web page of the server's choosing stay denied: see the README for how to allow them.
@@ -51,13 +56,19 @@ allow if {
 	input.subject.id != ""
 }
 
-# Upstreams that are labelled as test material are open to the role of those who test with them, callbacks too.
+# Upstreams that are labelled as test material are open to the role of those who test with them, callbacks too. The
+# world outside is no such upstream, whatever label it may come with.
 allow if {
 	"conformance" in input.resource.properties.catalog.labels
 	"dev" in input.subject.properties.roles
+	input.action.name != "egress.connect"
 }
 
-remedy contains "ask for a role that is granted it (grants/data.json), and use what the list shows until then"
+remedy contains "ask for a role that is granted it (grants/data.json), and use what the list shows until then" if {
+	input.action.name != "egress.connect"
+}
+
+remedy contains "ask for an egress obligation that grants the call this host" if input.action.name == "egress.connect"
 
 # What looks destructive is for administrators. Risk and labels are ours (interlock.toml), never the server's claim.
 deny contains {

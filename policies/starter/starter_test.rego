@@ -59,7 +59,8 @@ test_nothing_else_is_allowed if {
 }
 
 test_an_action_that_is_not_granted_is_denied_whatever_the_resource if {
-	codes(change(use(["admin"], "time", "x", {}), {"action": {"name": "sandbox.exec"}})) == {"no_rule_allows"}
+	codes(change(use(["admin"], "time", "x", {}), {"action": {"name": "memory.read"}})) == {"no_rule_allows"}
+	codes(change(use(["admin"], "time", "x", {}), {"action": {"name": "egress.connect"}})) == {"no_rule_allows"}
 }
 
 test_every_listing_is_open_to_subjects_but_not_to_nobody if {
@@ -149,6 +150,67 @@ test_the_conformance_upstream_is_open_to_dev_only if {
 		permitted(callback(["dev"], action, open))
 		codes(callback(["developer"], action, open)) == {"no_rule_allows"}
 	}
+}
+
+running(roles, environment) := {
+	"subject": who(roles),
+	"action": {"name": "sandbox.exec", "properties": {"method": "sandbox/exec"}},
+	"resource": {"type": "sandbox", "id": environment, "properties": {
+		"upstream": "sandbox",
+		"name": environment,
+		"arguments": {"operation": "run_code", "language": "python", "code": "print(1)", "session": "s"},
+		"truncated": false,
+		"catalog": {},
+		"caller": {"action": "mcp.tools.call", "id": "sandbox/run_code", "upstream": "sandbox"},
+	}},
+}
+
+test_code_runs_for_whom_the_sandbox_is_granted if {
+	permitted(use(["developer"], "sandbox", "run_code", {"code": "print(1)"}))
+	permitted(running(["developer"], "python"))
+	permitted(running(["admin"], "python"))
+	codes(running(["writer"], "python")) == {"no_rule_allows"}
+	codes(running(["dev"], "python")) == {"no_rule_allows"}
+	codes(change(running(["developer"], "python"), {"subject": anonymous})) == {"no_rule_allows"}
+}
+
+test_an_environment_is_granted_by_its_name if {
+	grants := {"analyst": {"sandbox": ["run_code", "plain"]}}
+	permitted(running(["analyst"], "plain")) with data.grants as grants
+	codes(running(["analyst"], "python")) == {"no_rule_allows"} with data.grants as grants
+}
+
+connecting(roles, upstream, granted) := {
+	"subject": who(roles),
+	"action": {"name": "egress.connect", "properties": {"method": "egress/connect"}},
+	"resource": {"type": "endpoint", "id": "api.example.org:443", "properties": {
+		"upstream": upstream,
+		"name": "api.example.org",
+		"arguments": {},
+		"truncated": false,
+		"catalog": {"labels": ["conformance"]},
+		"host": "api.example.org",
+		"port": 443,
+		"scheme": "tunnel",
+		"box": {"driver": "bubblewrap", "level": "process"},
+		"caller": {"action": "mcp.tools.call", "id": "everything/echo", "upstream": upstream},
+		"granted": granted,
+	}},
+}
+
+test_a_sandbox_reaches_no_host_but_what_its_call_was_granted if {
+	every role in ["developer", "writer", "dev", "admin"] {
+		every upstream in ["everything", "sandbox", "git"] {
+			codes(connecting([role], upstream, false)) == {"no_rule_allows"}
+			permitted(connecting([role], upstream, true))
+		}
+	}
+}
+
+test_a_refused_connection_says_what_helps if {
+	refused := interlock.decision with input as connecting(["developer"], "everything", false)
+	some reason in refused.context.reasons
+	reason.remedy == "ask for an egress obligation that grants the call this host"
 }
 
 candidate(upstream, name) := {"type": "tool", "id": concat("/", [upstream, name]), "properties": {

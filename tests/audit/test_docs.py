@@ -9,6 +9,7 @@ from pathlib import Path
 
 import gateway.audit.log
 from gateway.audit.entry import encode
+from gateway.boxes import BoxFacts, Level
 from tests.audit.records import a_call, a_record
 
 README = (Path(gateway.audit.log.__file__).parent / "README.md").read_text()
@@ -28,6 +29,12 @@ def test_every_field_is_documented() -> None:
     names = {name for record in (long, kept, odd) for body in encode(record, 0) for name in names_in(json.loads(body))}
 
     assert {name for name in names if f"`{name}`" not in README} == set()
+
+
+def test_every_fact_of_a_sandbox_is_documented() -> None:
+    facts = BoxFacts("b-1", "gvisor", "1", Level.GVISOR).note()
+
+    assert {name for name in facts if f"`{name}`" not in README} == set()
 
 
 def test_every_marker_is_documented() -> None:

@@ -11,7 +11,9 @@ import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway import codec
 from gateway.audit.entry import MAX_ENTRY_BYTES, encode, marker
+from gateway.boxes import BoxFacts, Level
 from gateway.codec import canonical
 from gateway.types import Call, Entity, FrozenDict, Identity, Resource
 from tests.audit.records import START, a_call, a_record
@@ -203,9 +205,45 @@ def test_number_too_large_for_json_is_cut_to_the_largest() -> None:
     assert json.loads(body)["timings_ns"]["total"] == 2**53 - 1
 
 
-@pytest.mark.parametrize(
-    "faulty", [{"outcome": 1.5, "total_ns": 2**60}, {"identity": "nobody"}, {"notes": {"a": object()}}]
-)
+BOX = BoxFacts("b-1", "gvisor", "release-20240729.0", Level.GVISOR, "sha256:" + "0" * 64)
+
+
+def test_facts_of_sandbox_and_connection_stand_in_the_notes() -> None:
+    egress = {"address": "192.0.2.7", "sent": 2**53 - 1, "received": 17, "ended": "closed"}
+
+    [body] = encode(a_record(notes={"sandbox": BOX.note(), "egress": egress}), 0)
+
+    notes = json.loads(json.loads(body)["notes"])
+    assert notes == {"egress": egress, "sandbox": {**BOX.note(), "level": "gvisor"}}
+
+
+def test_notes_of_any_size_fit_and_end_in_the_hash_of_the_whole() -> None:
+    notes = {"sandbox": {**BOX.note(), "version": "\x01" * 1_000_000}}
+
+    [body] = encode(a_record(notes=notes), 0)
+
+    assert len(body) <= MAX_ENTRY_BYTES
+    assert json.loads(body)["notes"].endswith("sha256:" + hashlib.sha256(codec.canonical(notes)).hexdigest())
+
+
+@pytest.mark.parametrize("odd", [2**70, 0.1, {1: 2}])
+def test_note_that_is_hard_to_write_is_written(odd: object) -> None:
+    [body] = encode(a_record(notes={"odd": odd}), 0)
+
+    assert set(json.loads(json.loads(body)["notes"])) == {"odd"}
+
+
+@pytest.mark.parametrize("odd", [object(), b"x", {1, 2}, "\ud800"])
+def test_note_that_cannot_be_written_costs_the_record_its_notes_alone(odd: object) -> None:
+    [body] = encode(a_record(notes={"sandbox": BOX.note(), "odd": odd}), 3)
+
+    content = json.loads(body)
+    plain = json.loads(encode(a_record(), 3)[0])
+    assert content["fault"].startswith("notes: ")
+    assert {key: value for key, value in content.items() if key != "fault"} == plain
+
+
+@pytest.mark.parametrize("faulty", [{"outcome": 1.5, "total_ns": 2**60}, {"identity": "nobody"}])
 def test_record_that_cannot_be_written_leaves_its_call_and_the_fault(faulty: dict[str, object]) -> None:
     [body] = encode(a_record(**faulty), 3)
 

@@ -43,7 +43,9 @@ FIELDS = st.sampled_from(
         "allow",
     ]
 )
-WORDS = st.sampled_from(["redact", "transform", "rate", "audit", "label", "$.a", "$.a[*]", "email", "sandbox"])
+WORDS = st.sampled_from(
+    ["redact", "transform", "rate", "audit", "label", "$.a", "$.a[*]", "email", "sandbox", "egress", "a.b"]
+)
 NEAR = st.recursive(
     st.none() | st.booleans() | st.integers(-1, 3) | WORDS,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(FIELDS, inner, max_size=4),
@@ -184,7 +186,9 @@ def test_supported_obligations_come_typed_and_with_their_properties() -> None:
 @pytest.mark.parametrize(
     "answer",
     [
-        permit_with({"type": "sandbox", "properties": {"level": "vm"}}),
+        permit_with({"type": "model", "properties": {"allow": ["small"]}}),
+        permit_with({"type": "sandbox", "properties": {"level": "none"}}),
+        permit_with({"type": "egress", "properties": {"hosts": ["*"]}}),
         permit_with(obligation("redact", paths=["nonsense"])),
         {"decision": True, "context": {"obligations": None}},
         {"decision": True, "context": {"obligations": "redact"}},

@@ -107,7 +107,7 @@ async def test_a_malformed_answer_is_a_denial() -> None:
 
 
 async def test_an_unknown_obligation_is_a_denial() -> None:
-    authz = authz_of({"decision": permit_with(obligation("sandbox", level="vm"))})
+    authz = authz_of({"decision": permit_with(obligation("model", allow=["small"]))})
 
     with pytest.raises(PolicyDenied) as caught:
         await authz.decide(call_of(), IDENTITY)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from gateway.authz.egress import Egress
+from gateway.authz.isolation import Sandbox
 from gateway.authz.narrowing import CannotNarrow, merge_narrowings, narrow, narrowing_of
 from gateway.authz.obligations import (
     SUPPORTED_OBLIGATIONS,
@@ -32,6 +34,8 @@ def test_each_type_is_read() -> None:
     label = one("label", labels=["pii"])
     transform = one("transform", path="$.a", max=1)
 
+    assert isinstance(one("sandbox", level="vm"), Sandbox)
+    assert isinstance(one("egress", max_s=1), Egress)
     assert isinstance(redact, Redact)
     assert redact.properties == {"paths": ["$.a"], "patterns": ["email", "secret"]}
     assert isinstance(rate, Rate)
@@ -41,7 +45,7 @@ def test_each_type_is_read() -> None:
     assert isinstance(label, Label)
     assert label.labels == ("pii",)
     assert isinstance(transform, Transform)
-    assert SUPPORTED_OBLIGATIONS == ("audit", "label", "rate", "redact", "transform")
+    assert SUPPORTED_OBLIGATIONS == ("audit", "egress", "label", "rate", "redact", "sandbox", "transform")
 
 
 def test_audit_needs_no_properties() -> None:

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from ipaddress import ip_address
 from itertools import count
 from pathlib import Path
 from typing import cast
@@ -17,18 +18,23 @@ import jsonschema
 import pytest
 
 from adapters.pdp.bundle import bundle_of, load_bundle
+from adapters.pdp.cached import CachedPdp
 from adapters.pdp.checks import check_bundle
 from adapters.pdp.policytests import run_tests
+from adapters.pdp.projection import project
 from adapters.pdp.regorus import RegorusPdp
 from gateway import codec
 from gateway.authz.answer import judge
 from gateway.authz.authz import Authz
+from gateway.authz.boxed import egress_of, sandbox_of
 from gateway.authz.question import Questions
 from gateway.authz.sessions import SessionFacts
+from gateway.boxes import Level
 from gateway.errors import PolicyDenied
 from gateway.ports import Entrypoint
-from gateway.types import Call, Entity, FrozenDict, Identity, Resource, Result, Ruling
+from gateway.types import Call, Deny, Entity, FrozenDict, Identity, Permit, Resource, Result, Ruling
 from tests.authz.makers import IDENTITY, TOOL, call_of
+from tests.pdp.policies import program_of
 
 POLICIES = Path(__file__).parents[2] / "policies"
 LIBRARY = POLICIES / "lib"
@@ -167,6 +173,9 @@ def test_our_questions_are_as_the_schema_says(phase: str) -> None:
         call_of(action="mcp.sampling.create", params={"messages": []}),
         call_of(action="mcp.resources.read", params={"uri": "file:///a"}),
         call_of(action="mcp.completion.complete", params={"argument": {"name": "a", "value": "b"}}),
+        call_of(action="egress.connect", params={"host": "a.b", "port": 443, "granted": True, "box": {"level": "vm"}}),
+        call_of(action="egress.connect", params={}),
+        call_of(action="sandbox.exec", params={"arguments": {"code": "1"}, "caller": {"id": "sandbox/run_code"}}),
     ]
     identity = Identity(Entity("agent", "a"), on_behalf_of=Entity("user", "u"), method="jwt")
 
@@ -216,6 +225,58 @@ async def test_what_the_starter_shows_is_what_it_lets_a_caller_use(roles: tuple[
         if await is_permitted(authz, call_of({}, action=USE[thing.type], resource=thing), identity)
     }
     assert shown == usable
+
+
+async def test_a_connection_that_its_call_was_granted_is_permitted_unless_policy_denies_it() -> None:
+    endpoint = Resource("endpoint", "api.example.org:443", "python", "api.example.org")
+    granted, other = [
+        call_of(action="egress.connect", resource=endpoint, params={"host": "api.example.org", "granted": yes})
+        for yes in (True, False)
+    ]
+    denying = 'deny contains "not there" if input.resource.properties.host == "api.example.org"'
+
+    assert await is_permitted(authz_on(library_with(one="")), granted, IDENTITY)
+    assert not await is_permitted(authz_on(library_with(one="")), other, IDENTITY)
+    assert not await is_permitted(authz_on(library_with(one=denying)), granted, IDENTITY)
+    assert not await is_permitted(authz_on(library_with(one="", two=denying)), granted, IDENTITY)
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        {"type": "sandbox", "properties": {"level": "gvisor", "limits": {"cpus": 0.5, "wall_s": 10}}},
+        {"type": "egress", "properties": {"hosts": ["*.example.org:8443", "[2001:db8::1]"], "ranges": ["fd00::/8"]}},
+        {"type": "egress", "properties": {"max_mb": 1}},
+    ],
+)
+def test_the_schema_knows_what_can_be_asked_of_a_box(item: Mapping[str, object]) -> None:
+    answer = {"decision": True, "context": {"obligations": [item], "labels": []}}
+
+    jsonschema.validate(answer, schema("decision"))
+
+    assert isinstance(judge(answer, call_digest="", ruling=RULING), Permit)
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        {"type": "sandbox", "properties": {}},
+        {"type": "sandbox", "properties": {"level": "none"}},
+        {"type": "sandbox", "properties": {"limits": {"memory": 1}}},
+        {"type": "sandbox"},
+        {"type": "egress", "properties": {}},
+        {"type": "egress", "properties": {"hosts": ["*"]}},
+        {"type": "egress", "properties": {"hosts": ["API.example.org"]}},
+        {"type": "egress", "properties": {"max_bytes": 1}},
+    ],
+)
+def test_the_schema_refuses_what_the_gateway_refuses(item: Mapping[str, object]) -> None:
+    answer = {"decision": True, "context": {"obligations": [item], "labels": []}}
+
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(answer, schema("decision"))
+
+    assert isinstance(judge(answer, call_digest="", ruling=RULING), Deny)
 
 
 ARGUMENTS = """
@@ -331,10 +392,91 @@ async def test_a_truncated_question_is_denied_unless_every_package_accepts_it() 
     assert not await is_permitted(authz_on(library_with(one=accepts, two="allow if false")), long, IDENTITY)
 
 
-def test_the_example_of_the_readme_can_be_activated() -> None:
+def test_the_examples_of_the_readme_can_be_activated() -> None:
     blocks = re.findall(r"```rego\n(.*?)```", (POLICIES / "README.md").read_text(), re.DOTALL)
     library = {"lib/interlock.rego": (LIBRARY / "interlock.rego").read_text()}
 
     for block in blocks:
         assert [str(fault) for fault in check_bundle(bundle_of({**library, "rules/data.rego": block}))] == []
-    assert len(blocks) == 1
+    assert len(blocks) == 3
+
+
+def readme_pack(team: str) -> RegorusPdp:
+    """The embedded engine with the library and one example of the README."""
+    (block,) = re.findall(rf"```rego\n(package rules\.{team}\n.*?)```", (POLICIES / "README.md").read_text(), re.DOTALL)
+    library = (LIBRARY / "interlock.rego").read_text()
+    return RegorusPdp(bundle_of({"lib/interlock.rego": library, f"rules/{team}.rego": block}))
+
+
+def connection(host: str, port: int, **facts: object) -> Call:
+    resource = Resource("endpoint", f"{host}:{port}", "reports", host)
+    return call_of(action="egress.connect", resource=resource, params={"host": host, "port": port, **facts})
+
+
+async def test_the_example_of_connections_does_what_the_readme_says() -> None:
+    authz = authz_on(readme_pack("network"))
+    install = call_of({}, resource=Resource("tool", "packages/install", "packages", "install"))
+
+    permit = await authz.decide(connection("db.corp.example", 5432, caller={"upstream": "reports"}), IDENTITY)
+
+    egress = egress_of(permit)
+    assert egress is not None
+    assert egress.reaches(ip_address("10.1.2.3"))
+    assert not await is_permitted(authz, connection("db.corp.example", 5432, caller={"upstream": "x"}), IDENTITY)
+    assert not await is_permitted(authz, install, IDENTITY)  # an obligation allows nothing by itself
+
+
+async def test_hosts_of_several_rules_are_granted_together_where_one_obligation_gathers_them() -> None:
+    gathered = """
+allow if input.action.name == "mcp.tools.call"
+
+obligation contains {"type": "egress", "properties": {"hosts": [host | some host in hosts]}} if count(hosts) > 0
+
+hosts contains "a.example.org" if input.resource.properties.upstream == "files"
+
+hosts contains "b.example.org:80" if input.resource.properties.name == "read"
+"""
+    apart = 'obligation contains {"type": "egress", "properties": {"hosts": ["c.example.org"]}}'
+
+    together = egress_of(await authz_on(library_with(one=gathered)).decide(call_of(), IDENTITY))
+    limited = egress_of(await authz_on(library_with(one=gathered, two=apart)).decide(call_of(), IDENTITY))
+
+    assert together is not None
+    assert together.grants("a.example.org", 443)
+    assert together.grants("b.example.org", 80)
+    assert limited is not None
+    assert limited.hosts == ()
+
+
+async def test_the_sandboxed_pack_gives_obligations_that_hold() -> None:
+    authz = authz_on(RegorusPdp(load_bundle([LIBRARY, POLICIES / "examples" / "sandboxed"])))
+    contractor = Identity(Entity("agent", "a"), roles=("contractor",), method="api_key")
+    run = call_of({"code": "1"}, action="sandbox.exec", resource=Resource("sandbox", "python", "sandbox", "python"))
+    install = call_of({}, resource=Resource("tool", "packages/install", "packages", "install"))
+
+    sandbox = sandbox_of(await authz.decide(run, contractor))
+    egress = egress_of(await authz.decide(install, contractor))
+
+    assert sandbox is not None
+    assert (sandbox.level, sandbox.limits) == (Level.GVISOR, {"memory_mb": 256, "processes": 64, "wall_s": 60})
+    assert egress is not None
+    assert egress.grants("a.files.example.org", 443)
+    assert (egress.max_bytes, egress.max_s, egress.ranges) == (100 << 20, 60, ())
+
+
+async def test_a_kept_answer_is_not_one_for_a_connection_that_was_not_granted() -> None:
+    bundle = load_bundle([LIBRARY, POLICIES / "starter"])
+    pdp = CachedPdp(RegorusPdp(bundle), {"decision": project(program_of(bundle), ("interlock", "decision"))})
+    questions = Questions(env="test", clock_ns=lambda: 1)
+
+    answers = [
+        await pdp.evaluate(
+            "decision",
+            questions.about_call(connection("api.example.org", 443, granted=granted), IDENTITY, SessionFacts()),
+        )
+        for granted in (True, False, True, False)
+    ]
+
+    decided = [cast("Mapping[str, object]", answer.value)["decision"] for answer in answers]
+    assert decided == [True, False, True, False]
+    assert [answer.cached for answer in answers] == [False, False, True, True]

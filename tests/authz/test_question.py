@@ -81,7 +81,7 @@ def test_a_call_becomes_the_documented_question() -> None:
             "trace_id": "0af7651916cd43dd8448eb211c80319c",
             "session": {"id": "s1", "calls": 7, "labels": ["untrusted"]},
             "env": "test",
-            "supported_obligations": ["audit", "label", "rate", "redact", "transform"],
+            "supported_obligations": ["audit", "egress", "label", "rate", "redact", "sandbox", "transform"],
         },
     }
 
@@ -269,3 +269,65 @@ def test_a_result_does_not_cost_the_call_its_arguments() -> None:
     assert properties["truncated"] is False
     assert properties["arguments"] == {"body": "x" * 180_000}
     assert "structured_content" not in cast("dict[str, object]", properties["result"])
+
+
+CALLER = {
+    "action": "mcp.tools.call",
+    "type": "tool",
+    "id": "packages/install",
+    "upstream": "packages",
+    "name": "install",
+    "call": "c0",
+    "arguments_digest": "sha256:0",
+    "catalog": {"labels": ("pii",)},
+}
+CONNECTION = {
+    "host": "api.example.org",
+    "port": 443,
+    "scheme": "tunnel",
+    "box": {"driver": "gvisor", "level": "gvisor"},
+    "caller": CALLER,
+    "granted": True,
+}
+ENDPOINT = Resource("endpoint", "api.example.org:443", "packages", "api.example.org")
+
+
+def test_a_connection_is_asked_about_with_its_box_and_its_caller() -> None:
+    properties = asked(call_of(action="egress.connect", resource=ENDPOINT, params=CONNECTION))
+
+    assert {name: properties[name] for name in CONNECTION} == CONNECTION
+    assert properties["arguments"] == {}
+
+
+@pytest.mark.parametrize("granted", [None, 1, "true", [True], {"granted": True}, False])
+def test_only_a_plain_true_says_that_a_connection_was_granted(granted: object) -> None:
+    params = {**CONNECTION, "granted": granted}
+
+    assert asked(call_of(action="egress.connect", resource=ENDPOINT, params=params))["granted"] is False
+
+
+def test_what_is_missing_or_odd_of_a_connection_is_nothing() -> None:
+    params = {"host": 1, "port": "443", "scheme": None, "box": {"driver": "x", "secret": 1}, "caller": "me"}
+
+    properties = asked(call_of(action="egress.connect", resource=ENDPOINT, params=params))
+
+    expected = {"host": "", "port": 0, "scheme": "", "box": {"driver": "x"}, "caller": {}, "granted": False}
+    assert {name: properties[name] for name in expected} == expected
+
+
+def test_code_is_asked_about_with_its_arguments_and_its_caller() -> None:
+    arguments = {"operation": "run_code", "language": "python", "code": "print(1)", "session": "s1"}
+    params = {"arguments": arguments, "caller": {**CALLER, "more": 1}}
+
+    properties = asked(
+        call_of(action="sandbox.exec", resource=Resource("sandbox", "python", "sandbox", "python"), params=params)
+    )
+
+    assert properties["arguments"] == arguments
+    assert properties["caller"] == CALLER
+
+
+def test_no_other_action_brings_a_grant_into_the_question() -> None:
+    properties = asked(call_of(params={**CONNECTION, "arguments": {"granted": True}}))
+
+    assert not properties.keys() & {"granted", "caller", "box", "host", "port"}

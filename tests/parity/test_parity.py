@@ -155,6 +155,34 @@ def _questions() -> list[tuple[Entrypoint, Mapping[str, object]]]:
         candidates = [{**cast("dict[str, object]", call["resource"])} for _ in range(2)]
         listed = {"type": "mcp_server", "id": upstream, "properties": {"candidates": candidates}}
         asked.append(("visible", {**call, "phase": "list", "resource": listed}))
+    return [*asked, *_questions_of_boxes()]
+
+
+def _questions_of_boxes() -> list[tuple[Entrypoint, Mapping[str, object]]]:
+    """Connections and code over a grid of roles, hosts, callers, labels and what may stand in `granted`."""
+    asked: list[tuple[Entrypoint, Mapping[str, object]]] = []
+    roles: tuple[list[str], ...] = ([], ["developer"], ["admin"], ["coder", "contractor"], ["dev"])
+    hosts: tuple[object, ...] = ("status.example.org", "uploads.example.org", "10.0.0.1", "fd00::1", "::1", "", 7)
+    callers: tuple[object, ...] = (
+        {},
+        {"upstream": "packages", "catalog": {"labels": ["pii"]}},
+        {"upstream": "packages"},
+    )
+    for role, host, caller, granted in itertools.product(roles, hosts, callers, (True, False, "true", None)):
+        facts = {"host": host, "port": 443, "scheme": "tunnel", "caller": caller, "granted": granted}
+        box = {"driver": "gvisor", "level": "gvisor"}
+        properties = {"upstream": "packages", "name": host, "catalog": {"labels": ["conformance"]}, "box": box, **facts}
+        asked.append(("decision", _about("egress.connect", "endpoint", role, properties)))
+    for role, upstream in itertools.product(roles, ("sandbox", "packages", "git")):
+        properties = {"upstream": upstream, "name": "python", "arguments": {"code": "1"}, "caller": {"upstream": "x"}}
+        asked.append(("decision", _about("sandbox.exec", "sandbox", role, properties)))
+    return asked
+
+
+def _about(action: str, kind: str, roles: list[str], properties: Mapping[str, object]) -> Mapping[str, object]:
+    asked = question(action, kind, "request", known=True)
+    asked["subject"] = {"type": "agent", "id": "key:a", "properties": {"roles": roles}}
+    asked["resource"] = {"type": kind, "id": f"{properties['name']}:443", "properties": properties}
     return asked
 
 

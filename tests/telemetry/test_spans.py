@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from gateway.boxes import BoxFacts, Level
 from gateway.telemetry import Leg, SpanData, names, parse, spans_of, start
 from gateway.types import Entity, Identity, Resource
 from tests.telemetry.samples import ENDED, PARENT, SPAN, TRACE, record
@@ -70,6 +71,23 @@ def test_attributes_are_the_conventions_and_ours() -> None:
         "interlock.policy.obligations": ("redact",),
     }
     assert leg.attributes == operation | {"server.address": "db.internal", "server.port": 8443}
+
+
+def test_call_in_a_sandbox_says_how_strong_that_is() -> None:
+    box = BoxFacts("b-1", "gvisor", "release-20240729.0", Level.GVISOR)
+
+    call, policy, _ = spans_of(record(TRACED, notes={"sandbox": box.note()}), _leg)
+
+    assert call.attributes["interlock.sandbox.driver"] == "gvisor"
+    assert call.attributes["interlock.sandbox.level"] == "gvisor"
+    assert not [key for key in policy.attributes if "sandbox" in key]
+
+
+@pytest.mark.parametrize("notes", [None, {}, {"egress": {}}, {"sandbox": "gvisor"}, {"sandbox": {"level": 3}}])
+def test_call_without_facts_of_a_sandbox_has_none_on_its_span(notes: dict[str, object] | None) -> None:
+    call = spans_of(record(TRACED, notes=notes), _leg)[0]
+
+    assert not [key for key in call.attributes if "sandbox" in key]
 
 
 def _failures(spans: list[SpanData]) -> list[tuple[str, object]]:
