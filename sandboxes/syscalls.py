@@ -1,0 +1,185 @@
+"""Numbers of the system calls that a box may not make, or not in every way, on each architecture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """An architecture: its AUDIT_ARCH (linux/audit.h) and the numbers of its calls."""
+
+    audit: int
+    refused: Mapping[str, int]
+    checked: Mapping[str, int]
+    """Those whose arguments matter."""
+    x32: bool = False
+    """Whether a second table of calls hides in the high numbers."""
+
+
+NEWEST: Final = 466
+"""removexattrat, Linux 6.13. From 424 on numbers are the same everywhere; nobody has looked at what comes after."""
+
+_REFUSED_EVERYWHERE: Final[Mapping[str, int]] = {
+    "fsconfig": 431,
+    "fsmount": 432,
+    "fsopen": 430,
+    "fspick": 433,
+    "io_uring_enter": 426,
+    "io_uring_register": 427,
+    "io_uring_setup": 425,
+    "listmount": 458,
+    "memfd_secret": 447,
+    "mount_setattr": 442,
+    "move_mount": 429,
+    "open_tree": 428,
+    "pidfd_getfd": 438,
+    "process_madvise": 440,
+    "process_mrelease": 448,
+    "quotactl_fd": 443,
+    "set_mempolicy_home_node": 450,
+    "statmount": 457,
+}
+_REFUSED_X86_64: Final[Mapping[str, int]] = {
+    "_sysctl": 156,
+    "acct": 163,
+    "add_key": 248,
+    "adjtimex": 159,
+    "bpf": 321,
+    "chroot": 161,
+    "clock_adjtime": 305,
+    "clock_settime": 227,
+    "create_module": 174,
+    "delete_module": 176,
+    "execveat": 322,
+    "fanotify_init": 300,
+    "finit_module": 313,
+    "get_kernel_syms": 177,
+    "get_mempolicy": 239,
+    "init_module": 175,
+    "ioperm": 173,
+    "iopl": 172,
+    "kcmp": 312,
+    "kexec_file_load": 320,
+    "kexec_load": 246,
+    "keyctl": 250,
+    "lookup_dcookie": 212,
+    "mbind": 237,
+    "migrate_pages": 256,
+    "modify_ldt": 154,
+    "mount": 165,
+    "move_pages": 279,
+    "msgget": 68,
+    "name_to_handle_at": 303,
+    "nfsservctl": 180,
+    "open_by_handle_at": 304,
+    "perf_event_open": 298,
+    "pivot_root": 155,
+    "process_vm_readv": 310,
+    "process_vm_writev": 311,
+    "ptrace": 101,
+    "query_module": 178,
+    "quotactl": 179,
+    "reboot": 169,
+    "remap_file_pages": 216,
+    "request_key": 249,
+    "set_mempolicy": 238,
+    "setdomainname": 171,
+    "semget": 64,
+    "sethostname": 170,
+    "setns": 308,
+    "settimeofday": 164,
+    "shmget": 29,
+    "swapoff": 168,
+    "swapon": 167,
+    "sysfs": 139,
+    "syslog": 103,
+    "umount2": 166,
+    "unshare": 272,
+    "uselib": 134,
+    "userfaultfd": 323,
+    "ustat": 136,
+    "vhangup": 153,
+}
+_REFUSED_AARCH64: Final[Mapping[str, int]] = {
+    "acct": 89,
+    "add_key": 217,
+    "adjtimex": 171,
+    "bpf": 280,
+    "chroot": 51,
+    "clock_adjtime": 266,
+    "clock_settime": 112,
+    "delete_module": 106,
+    "execveat": 281,
+    "fanotify_init": 262,
+    "finit_module": 273,
+    "get_mempolicy": 236,
+    "init_module": 105,
+    "kcmp": 272,
+    "kexec_file_load": 294,
+    "kexec_load": 104,
+    "keyctl": 219,
+    "lookup_dcookie": 18,
+    "mbind": 235,
+    "migrate_pages": 238,
+    "mount": 40,
+    "move_pages": 239,
+    "msgget": 186,
+    "name_to_handle_at": 264,
+    "nfsservctl": 42,
+    "open_by_handle_at": 265,
+    "perf_event_open": 241,
+    "pivot_root": 41,
+    "process_vm_readv": 270,
+    "process_vm_writev": 271,
+    "ptrace": 117,
+    "quotactl": 60,
+    "reboot": 142,
+    "remap_file_pages": 234,
+    "request_key": 218,
+    "set_mempolicy": 237,
+    "setdomainname": 162,
+    "semget": 190,
+    "sethostname": 161,
+    "setns": 268,
+    "settimeofday": 170,
+    "shmget": 194,
+    "swapoff": 225,
+    "swapon": 224,
+    "syslog": 116,
+    "umount2": 39,
+    "unshare": 97,
+    "userfaultfd": 282,
+    "vhangup": 58,
+}
+MACHINES: Final[Mapping[str, Machine]] = {
+    "x86_64": Machine(
+        0xC000_003E,
+        {**_REFUSED_EVERYWHERE, **_REFUSED_X86_64},
+        {
+            "clone": 56,
+            "clone3": 435,
+            "socket": 41,
+            "socketpair": 53,
+            "ioctl": 16,
+            "personality": 135,
+            "memfd_create": 319,
+        },
+        x32=True,
+    ),
+    "aarch64": Machine(
+        0xC000_00B7,
+        {**_REFUSED_EVERYWHERE, **_REFUSED_AARCH64},
+        {
+            "clone": 220,
+            "clone3": 435,
+            "socket": 198,
+            "socketpair": 199,
+            "ioctl": 29,
+            "personality": 92,
+            "memfd_create": 279,
+        },
+    ),
+}
