@@ -19,12 +19,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
+import anyio
+
 from conformance.gateway import ROOT, Plan, Table, started
 from conformance.node import ToolchainMissing, cache_dir, find_node, install_suite, say
 from conformance.processes import NotStarted, end_when_told, free_port, running
 from conformance.report import as_json, as_text
 from conformance.suite import SETS, RequirementSet, Run, Suite
 from conformance.verdict import DIRECT, judge, read_expected
+from gateway.app.boxes import isolation_fault
+from gateway.config import Settings
+from gateway.config.tree import DriverName, Sandbox, State
 
 Transport: TypeAlias = Literal["http", "stdio"]
 EVERYTHING: Final = (sys.executable, "-m", "conformance.everything")
@@ -33,21 +38,28 @@ ERAS: Final[dict[str, RequirementSet]] = {"legacy": "2025-11-25", "modern": "202
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One way to put the gateway in front of the everything-server. `era` is the one it must speak upstream."""
+    """One way to put the gateway in front of the everything-server. `era` is the one it must speak upstream.
+
+    `driver` is the sandbox driver that the server runs in; with none, a process of it runs on the host.
+    """
 
     name: str
     transport: Transport
     era: Literal["auto", "legacy", "modern"]
     sets: tuple[RequirementSet, ...]
+    driver: DriverName | None = None
 
 
 TARGETS: Final = (
     Target("gateway", "http", "auto", SETS),
     Target("gateway-stdio", "stdio", "auto", SETS),
+    Target("gateway-bubblewrap", "stdio", "auto", SETS, "bubblewrap"),
+    Target("gateway-gvisor", "stdio", "auto", SETS, "gvisor"),
     Target("bridge-to-legacy", "http", "legacy", ("2026-07-28",)),
     Target("bridge-to-modern", "http", "modern", ("2025-11-25",)),
 )
-USUAL: Final = ("gateway", "gateway-stdio")
+USUAL: Final = ("gateway", "gateway-bubblewrap", "gateway-gvisor")
+"""What is run when nothing is named. A sandbox that does not work here is left out, and said so."""
 
 
 def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -101,15 +113,28 @@ def _runs(options: argparse.Namespace, suite: Suite, out: Path) -> Iterable[Run]
 
 
 def _targets(options: argparse.Namespace) -> list[Target]:
-    names = options.target or USUAL
-    return [target for target in TARGETS if target.name in names]
+    if options.target:
+        return [target for target in TARGETS if target.name in options.target]
+    return [target for target in TARGETS if target.name in USUAL and _can_run(target)]
+
+
+def _can_run(target: Target) -> bool:
+    if target.driver is None:
+        return True
+    settings = Settings(sandbox=Sandbox(drivers=(target.driver,)), state=State(dir=Path(tempfile.gettempdir())))
+    fault = anyio.run(isolation_fault, settings)
+    if fault:
+        say(f"NOT RUN: {target.name}: {fault}")
+    return not fault
 
 
 def _through_gateway(
     options: argparse.Namespace, suite: Suite, target: Target, sets: Sequence[RequirementSet], url: str, out: Path
 ) -> Iterable[Run]:
-    policy: Table = {"path": str(ROOT / "conformance" / "policy")}
-    plan = Plan({"everything": _upstream(target, url)}, {"policy": policy}, command=options.gateway)
+    tables: dict[str, Table] = {"policy": {"path": str(ROOT / "conformance" / "policy")}}
+    if target.driver is not None:
+        tables["sandbox"] = {"drivers": [target.driver]}
+    plan = Plan({"everything": _upstream(target, url)}, tables, command=options.gateway)
     place = out / target.name
     place.mkdir(exist_ok=True)
     with started(plan, place) as gateway:
@@ -120,7 +145,10 @@ def _through_gateway(
 def _upstream(target: Target, url: str) -> Table:
     if target.transport == "http":
         return {"url": url, "era": target.era}
-    return {"command": [*EVERYTHING, "stdio"], "cwd": str(ROOT), "era": target.era}
+    command: Table = {"command": [*EVERYTHING, "stdio"], "cwd": str(ROOT), "era": target.era}
+    if target.driver is None:
+        return {**command, "sandbox": "none"}
+    return {**command, "binds": [str(ROOT / "conformance")]}
 
 
 def _run(suite: Suite, url: str, target: str, requirements: RequirementSet, out: Path, only: Sequence[str]) -> Run:

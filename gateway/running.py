@@ -10,7 +10,7 @@ from typing import Final, Protocol
 import anyio
 from anyio.abc import TaskGroup
 
-from gateway.errors import UnknownResource
+from gateway.errors import ConfigError, UnknownResource
 from gateway.ports import Relay, Upstream
 from gateway.types import Authorized, Call, Result
 
@@ -116,10 +116,16 @@ class Running:
         with entry.scope:
             try:
                 await entry.upstream.run()
-            except Exception:  # a fault in one upstream's handling must not take the gateway down
+            except* ConfigError as group:
+                log.error("upstream %r is not started: %s", name, _first(group))  # noqa: TRY400  # its words say all
+                self._given_up(name, entry)
+            except* Exception:  # a fault in one upstream's handling must not take the gateway down
                 log.exception("upstream %r stopped working because of a fault in the gateway", name)
-                self._crashed(name)
-                entry.upstream.settled.set()
+                self._given_up(name, entry)
+
+    def _given_up(self, name: str, entry: _Entry) -> None:
+        self._crashed(name)
+        entry.upstream.settled.set()
 
     async def _retire(self, entry: _Entry) -> None:
         entry.replaced = True
@@ -127,3 +133,10 @@ class Running:
             with anyio.move_on_after(DRAIN_S):
                 await entry.idle.wait()
         entry.scope.cancel()
+
+
+def _first(error: BaseException) -> BaseException:
+    """What went wrong, without the task groups that it went through."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

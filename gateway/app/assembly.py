@@ -16,6 +16,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from adapters.stores.sql import SqlStore, open_store
+from gateway.app.boxes import Sandboxing, open_sandboxing
 from gateway.app.endpoints import Front, Parts
 from gateway.app.identification import open_identification
 from gateway.app.policy import ActivePolicy, open_engine, read_policy
@@ -27,7 +28,7 @@ from gateway.audit.journal import Journal, JournalLimits, RecordSink
 from gateway.audit.log import AuditLog, LogLimits
 from gateway.authz.authz import Authz
 from gateway.config.tree import Settings
-from gateway.errors import InterlockError
+from gateway.errors import InterlockError, SandboxFailure
 from gateway.events import Events
 from gateway.identity.identifier import Identification
 from gateway.identity.keyring import KeyRing
@@ -38,11 +39,11 @@ from gateway.listeners.mcp.methods import SUPPORTED_VERSIONS
 from gateway.listeners.mcp.sessions import Sessions
 from gateway.lister import SERVED, About, Lister
 from gateway.pipeline import Pipeline
-from gateway.ports import Upstream
+from gateway.ports import Exchange, Upstream
 from gateway.registry import Registry
 from gateway.running import Running
 from gateway.telemetry import Leg, Metrics
-from gateway.types import Call
+from gateway.types import Call, Identity, Result
 
 log = logging.getLogger("interlock")
 
@@ -86,6 +87,24 @@ class Base:
     keys: KeyRing
     sealer: Sealer
     group: TaskGroup
+    sandboxing: Sandboxing
+    path: PathToCome
+    new_id: Callable[[], str]
+
+
+@dataclass(slots=True)
+class PathToCome:
+    """The governed path for what has to be there before it, and does nothing until it is."""
+
+    pipeline: Pipeline | None = None
+
+    async def __call__(
+        self, call: Call, credentials: Identity, exchange: Exchange, *, by: Upstream | None = None
+    ) -> Result:
+        """Take a call along it. Raises `SandboxFailure` while the gateway starts."""
+        if self.pipeline is None:
+            raise SandboxFailure("the gateway is still starting")
+        return await self.pipeline.handle(call, credentials, exchange, by=by)
 
 
 @asynccontextmanager
@@ -108,12 +127,30 @@ async def _opened(settings: Settings, port: int, stack: AsyncExitStack) -> Base:
     legs: dict[str, Leg] = {}
     await export_telemetry(settings.telemetry, metrics, sinks, outer, version=VERSION, legs=legs)
     journal = Journal(_open_log(settings, stack), sinks=sinks, limits=JOURNAL)
+    path, new_id = PathToCome(), id_maker()
+    # Boxes go last, when nothing that runs in one is left: until then each end leaves its record.
+    sandboxing = await stack.enter_async_context(open_sandboxing(settings, path, new_id))
     group = await stack.enter_async_context(_recorded(journal))
     keys = KeyRing(store)
     await keys.refresh()
     identifier = await open_identification(settings, url, keys, group, stack)
     sealer = Sealer([await store.secret("seal")], audience="interlock")
-    return Base(settings, url, store, metrics, legs, journal, policy, identifier, keys, sealer, group)
+    return Base(
+        settings,
+        url,
+        store,
+        metrics,
+        legs,
+        journal,
+        policy,
+        identifier,
+        keys,
+        sealer,
+        group,
+        sandboxing,
+        path,
+        new_id,
+    )
 
 
 def _open_log(settings: Settings, stack: AsyncExitStack) -> AuditLog:
@@ -154,13 +191,13 @@ async def _recorded(journal: Journal) -> AsyncIterator[TaskGroup]:
 
 def _assembled(base: Base) -> Gateway:
     registry, events = Registry(tuple(base.settings.upstreams)), Events()
-    factory = UpstreamFactory(registry, events, base.store, base.settings.limits, base.legs)
+    factory = UpstreamFactory(registry, events, base.store, base.settings, base.legs, base.sandboxing)
     running = Running(base.group, factory.make, factory.crashed)
     events.on_unwatched(running.unwatched)
     registry.on_change(factory.announce)
     front = _front(base, registry, running, events)
     running.apply(base.settings.upstreams)
-    reloader = Reloader(base.settings, base.policy, registry, running, front, events)
+    reloader = Reloader(base.settings, base.policy, registry, running, front, events, base.sandboxing)
     base.group.start_soon(reloader.run)
     base.group.start_soon(base.policy.keep)
     base.group.start_soon(_follow_store, base.keys, factory)
@@ -168,10 +205,11 @@ def _assembled(base: Base) -> Gateway:
 
 
 def _front(base: Base, registry: Registry, running: Running, events: Events) -> Front:
-    settings, new_id = base.settings, id_maker()
+    settings, new_id = base.settings, base.new_id
+    base.path.pipeline = _pipeline(base, registry, running, new_id)
     parts = Parts(
         registry=registry,
-        handler=_pipeline(base, registry, running, new_id),
+        handler=base.path.pipeline,
         identifier=base.identifier,
         sealer=base.sealer,
         sessions=Sessions(sealer=base.sealer, events=events, new_id=new_id, now_s=_now_s),

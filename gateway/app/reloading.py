@@ -8,6 +8,7 @@ from typing import Final
 
 from adapters.pdp.activation import Engine
 from adapters.pdp.bundle import PolicyRefused
+from gateway.app.boxes import Sandboxing
 from gateway.app.endpoints import Front
 from gateway.app.policy import ActivePolicy, open_engine, read_policy
 from gateway.config import Policy, Settings, reload, watch
@@ -18,7 +19,7 @@ from gateway.running import Running
 
 log = logging.getLogger("interlock.config")
 
-_FIXED = ("listen", "state", "identity", "audit", "telemetry", "limits")
+_FIXED = ("listen", "state", "identity", "sandbox", "audit", "telemetry", "limits")
 """Sections that take effect at the next start."""
 
 EVERY_LIST: Final[tuple[Change, ...]] = ("tools", "prompts", "resources")
@@ -35,7 +36,9 @@ class Reloader:
         running: Running,
         front: Front,
         events: Events,
+        sandboxing: Sandboxing,
     ) -> None:
+        self._sandboxing = sandboxing
         self._settings = settings
         self._policy = policy
         self._registry = registry
@@ -90,6 +93,7 @@ class Reloader:
     def _apply(self, settings: Settings) -> None:
         self._settings = settings
         names = tuple(settings.upstreams)
+        self._sandboxing.follow(settings)
         self._registry.configure(names)
         self._running.apply(settings.upstreams)
         self._front.offer(names)

@@ -21,10 +21,11 @@ from adapters.upstreams.mcp.stdio_server import StdioServer
 from adapters.upstreams.mcp.upstream import McpUpstream, Terms
 from adapters.upstreams.wire.http import HttpPool
 from adapters.upstreams.wire.origin import split_url
-from adapters.upstreams.wire.process import ProcessSpec
+from gateway.app.boxes import Sandboxing
+from gateway.app.code import Misconfigured, code_upstream
 from gateway.app.telemetry import leg_to
 from gateway.config.secrets import resolve_value
-from gateway.config.tree import Limits, Upstream
+from gateway.config.tree import Settings, Upstream
 from gateway.errors import ConfigError, InterlockError, UpstreamUnavailable
 from gateway.events import Event, Events
 from gateway.headers import annotations_of
@@ -42,6 +43,7 @@ from gateway.registry import (
     build_catalog,
     judge,
 )
+from gateway.running import Runnable
 from gateway.telemetry import Leg
 from gateway.types import Era
 
@@ -81,25 +83,52 @@ class UpstreamFactory:
     registry: Registry
     events: Events
     store: StateStore
-    limits: Limits
+    settings: Settings
     legs: dict[str, Leg]
     """How each upstream is reached, for the spans."""
+    sandboxing: Sandboxing
     listings: dict[str, Offer] = field(default_factory=dict)
     """What each upstream offered last, to be judged again when a pin is accepted."""
-    newest: dict[str, McpUpstream] = field(default_factory=dict)
+    newest: dict[str, Runnable] = field(default_factory=dict)
     """The upstream that a name stands for now; one that it replaced has no say any more."""
     faults: dict[str, str] = field(default_factory=dict)
     """Why an upstream could not be started: a secret that is not there, for example."""
 
-    def make(self, name: str, spec: object) -> McpUpstream:
+    def make(self, name: str, spec: object) -> Runnable:
         """An upstream that is not running yet."""
         configured = cast("Upstream", spec)
+        upstream = self._code(name, configured) if configured.type == "sandbox" else self._mcp(name, configured)
+        self.newest[name] = upstream
+        self.legs[name] = leg_to(configured)
+        self.listings.pop(name, None)
+        return upstream
+
+    def _code(self, name: str, configured: Upstream) -> Runnable:
+        """The built-in server that runs code."""
+
+        async def offer(listing: Listing) -> None:
+            if self.newest.get(name) is upstream:
+                self.listings[name] = Offer(configured, listing)
+                await self.take(name, self.listings[name])
+
+        upstream: Runnable
+        self.faults.pop(name, None)
+        try:
+            upstream = code_upstream(name, configured, self.sandboxing, offer)
+        except ConfigError as exc:  # of this one; a reload must not take the others down
+            self.faults[name] = str(exc)
+            upstream = Misconfigured(name, exc)
+        return upstream
+
+    def _mcp(self, name: str, configured: Upstream) -> Runnable:
+        """An MCP server of somebody else's."""
+        limits = self.settings.limits
         terms = Terms(
             name=name,
-            timeout_s=min(configured.timeout_s, self.limits.call_timeout_s),
+            timeout_s=min(configured.timeout_s, limits.call_timeout_s),
             max_bytes=configured.max_result_bytes,
-            parked_ttl_s=self.limits.parked_ttl_s,
-            max_parked=self.limits.max_parked,
+            parked_ttl_s=limits.parked_ttl_s,
+            max_parked=limits.max_parked,
         )
 
         async def offer(listing: Listing) -> None:
@@ -114,7 +143,7 @@ class UpstreamFactory:
         def start(group: TaskGroup, news: Callable[[str, Object], None]) -> Server:
             self.faults.pop(name, None)
             try:
-                return _server(name, configured, self.limits, group, news)
+                return self._server(name, configured, group, news)
             except ConfigError as exc:
                 self.faults[name] = str(exc)
                 raise
@@ -126,11 +155,19 @@ class UpstreamFactory:
             down=down,
             events=self.events,
             random=random.random,
+            hold=self.sandboxing.flights.hold,
         )
-        self.newest[name] = upstream
-        self.legs[name] = leg_to(configured)
-        self.listings.pop(name, None)
         return upstream
+
+    def _server(self, name: str, spec: Upstream, group: TaskGroup, news: Callable[[str, Object], None]) -> Server:
+        era = None if spec.era == "auto" else Era(spec.era)
+        if spec.url:
+            origin, target = split_url(spec.url)
+            pool = HttpPool(origin, label=name, max_connections=self.settings.limits.max_concurrency)
+            credentials = [(key.lower().encode(), resolve_value(value).encode()) for key, value in spec.headers.items()]
+            return HttpServer(Site(name, pool, target, tuple(credentials)), era=era, idle_s=spec.idle_s)
+        pipe = self.sandboxing.pipe_to(name, spec)
+        return StdioServer(pipe, era=era, group=group, idle_s=spec.idle_s, max_processes=spec.max_processes, news=news)
 
     def crashed(self, name: str) -> None:
         """An upstream does not run any more: it could not be started as configured, or we made a mistake."""
@@ -183,20 +220,3 @@ class UpstreamFactory:
 
 def _offered(spec: Upstream, name: str) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in spec.tools)
-
-
-def _server(name: str, spec: Upstream, limits: Limits, group: TaskGroup, news: Callable[[str, Object], None]) -> Server:
-    era = None if spec.era == "auto" else Era(spec.era)
-    if spec.url:
-        origin, target = split_url(spec.url)
-        pool = HttpPool(origin, label=name, max_connections=limits.max_concurrency)
-        credentials = [(key.lower().encode(), resolve_value(value).encode()) for key, value in spec.headers.items()]
-        return HttpServer(Site(name, pool, target, tuple(credentials)), era=era, idle_s=spec.idle_s)
-    process = ProcessSpec(
-        command=spec.command,
-        env={key: resolve_value(value) for key, value in spec.env.items()},
-        cwd=str(spec.cwd),
-        max_line_bytes=spec.max_result_bytes,
-        label=name,
-    )
-    return StdioServer(process, era=era, group=group, idle_s=spec.idle_s, max_processes=spec.max_processes, news=news)

@@ -6,6 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
+from gateway.app.boxes import faults_of
 from gateway.cli.main import NOT_AS_IT_SHOULD_BE, OK, Commands
 from gateway.cli.options import add_config, config_path
 from gateway.config import Settings, load
@@ -48,7 +49,8 @@ def _look(path: Path, *, follow: bool) -> tuple[Faults, str]:
         settings = load(path)
     except ConfigError as error:
         return list(error.faults), ""
-    return [*_missing_places(settings), *(unresolved(settings) if follow else [])], _summary(settings)
+    faults = [*_missing_places(settings), *faults_of(settings)]
+    return [*faults, *(unresolved(settings) if follow else [])], _summary(settings)
 
 
 def _missing_places(settings: Settings) -> Faults:

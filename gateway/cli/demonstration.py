@@ -23,6 +23,16 @@ DENIED: Final[tuple[tuple[str, dict[str, object]], ...]] = (
     ("git__git_commit", {"repo_path": ".", "message": "not by an agent"}),
     ("vault__get_current_time", {"timezone": "Etc/UTC"}),
 )
+CODE: Final = """\
+import os, urllib.error, urllib.request
+print("files here:", *sorted(os.listdir("/")))
+try:
+    urllib.request.urlopen("http://example.org/", timeout=10)
+    print("the network is open")
+except urllib.error.HTTPError as refusal:
+    print("http://example.org/:", refusal.code, refusal.read().decode().strip())
+"""
+"""What an agent might send: it looks around, and tries to get out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +47,7 @@ class Shown:
 
 async def demonstrate(url: str, key: str, admin_key: str, upstreams: Sequence[str]) -> list[Shown]:
     """Use the gateway at `url` as a developer would; `admin_key` only counts what a developer does not see."""
-    expected = [name for name in ("time", "git", "vault", "everything") if name in upstreams]
+    expected = [name for name in ("time", "git", "vault", "everything", "sandbox") if name in upstreams]
     shown: list[Shown] = []
     try:
         everything = await _tools(url, admin_key, expected)
@@ -62,6 +72,8 @@ async def _calls(url: str, key: str, expected: Sequence[str]) -> list[Shown]:
         for name, arguments in DENIED:
             if name.partition("__")[0] in expected:
                 shown.append(_denied(name, await _call(client, name, arguments)))
+        if "sandbox" in expected:
+            shown.append(_boxed(await _call(client, "sandbox__run_code", {"language": "python", "code": CODE})))
     return shown
 
 
@@ -76,6 +88,13 @@ def _denied(name: str, result: CallToolResult | str) -> Shown:
     explained = "rule " in text and "What would help" in text
     verdict = "denied, with the rule and what would help" if refused and explained else "NOT denied as it should be"
     return Shown("denied", refused and explained, f"call {name}: {verdict}", text)
+
+
+def _boxed(result: CallToolResult | str) -> Shown:
+    text = _text(result)
+    ok = isinstance(result, CallToolResult) and not result.is_error and ": 403 " in text
+    verdict = "ran in a sandbox, its connection refused by policy" if ok else "did NOT run as it should"
+    return Shown("sandboxed", ok, f"call sandbox__run_code: {verdict}", text)
 
 
 def _filtered(seen: Sequence[str], everything: Sequence[str], *, must_hide: bool) -> Shown:

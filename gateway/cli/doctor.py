@@ -10,6 +10,7 @@ from pathlib import Path
 
 from gateway.cli import host, selftest
 from gateway.cli.check import unresolved
+from gateway.cli.drivers import isolation
 from gateway.cli.findings import Finding, State, good, optional, wrong
 from gateway.cli.main import NOT_AS_IT_SHOULD_BE, OK, Commands
 from gateway.cli.options import add_config, config_path
@@ -66,6 +67,7 @@ def examine(path: Path, key: str) -> Iterator[Finding]:
         settings = _defaults_beside(path)
     yield host.port(settings)
     yield host.data_directory(settings)
+    yield from isolation(settings)
     yield selftest.policy(settings)
     yield selftest.audit_log(settings)
     yield from selftest.upstreams(settings, key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -12,8 +13,7 @@ from typing import Final
 from gateway.cli.main import CommandFailed
 from gateway.config import Settings
 
-DATA_DIR: Final = ".interlock"
-REPOSITORY: Final = f"{DATA_DIR}/demo-repository"
+REPOSITORY: Final = "demo-repository"
 GIT_DEADLINE_S: Final = 30
 CLOCK: Final = ("mcp-server-time",)
 
@@ -36,10 +36,12 @@ command = ["mcp-server-time"]
 risk = "low"
 """
 
-_GIT: Final = f"""
+_GIT: Final = """
 [upstreams.git]
 type = "mcp"
-command = ["mcp-server-git", "--repository", "{REPOSITORY}"]
+command = ["mcp-server-git", "--repository", {repository}]
+# In its sandbox the repository belongs to somebody else, which git wants to be told is in order.
+env = {{ GIT_CONFIG_COUNT = "1", GIT_CONFIG_KEY_0 = "safe.directory", GIT_CONFIG_VALUE_0 = "*" }}
 """
 
 _RISKY: Final = """
@@ -58,15 +60,29 @@ command = ["python", "-m", "conformance.everything", "stdio"]
 labels = ["conformance"]
 """
 
+_CODE: Final = """
+# Runs code that agents send, each session in a sandbox of its own.
+[upstreams.sandbox]
+type = "sandbox"
+"""
 
-def write_configuration(path: Path) -> tuple[str, ...]:
-    """Write a configuration where there is none; the names of the upstreams in it."""
-    chosen = sections(has_git=shutil.which("git") is not None)
+_ON_THE_HOST: Final = """\
+sandbox = "none"        # no sandbox works here: `interlock sandbox doctor` says why. Remove this line when one does
+"""
+
+
+def write_configuration(path: Path, *, boxed: bool) -> tuple[str, ...]:
+    """Write a configuration where there is none; the names of the upstreams in it.
+
+    `boxed`: a sandbox works here. Where none does, these servers, and only these, are configured to do without.
+    """
+    repository = path.parent.absolute() / REPOSITORY
+    chosen = sections(has_git=shutil.which("git") is not None, boxed=boxed, repository=repository)
     try:
         with path.open("x", encoding="utf-8") as file:
             file.write(_HEAD + "".join(chosen.values()))
         if "git" in chosen:
-            make_repository(path.parent / REPOSITORY)
+            make_repository(repository)
     except OSError as exc:
         raise CommandFailed(f"{path} cannot be written: {exc.strerror}; give another place with --config") from exc
     return tuple(chosen)
@@ -78,18 +94,28 @@ def is_of_first_run(settings: Settings) -> bool:
     return clock is not None and clock.command == CLOCK
 
 
-def sections(*, has_git: bool) -> Mapping[str, str]:
+def sections(*, has_git: bool, boxed: bool, repository: Path) -> Mapping[str, str]:
     """The upstreams that can start here, by name."""
     found: dict[str, str] = {}
     if find_spec("mcp_server_time"):
-        found["time"] = _TIME
+        found["time"] = _apart(_TIME, boxed)
         if not has_git:
-            found["vault"] = _RISKY
+            found["vault"] = _apart(_RISKY, boxed)
     if has_git and find_spec("mcp_server_git"):
-        found["git"] = _GIT
-    if find_spec("conformance"):
-        found["everything"] = _EVERYTHING
+        git = _GIT.format(repository=json.dumps(str(repository)))
+        found["git"] = _apart(git, boxed, str(repository))
+    everything = find_spec("conformance")
+    if everything is not None and everything.submodule_search_locations:
+        found["everything"] = _apart(_EVERYTHING, boxed, everything.submodule_search_locations[0])
+    if boxed:
+        found["sandbox"] = _CODE
     return found
+
+
+def _apart(section: str, boxed: bool, *binds: str) -> str:
+    """The section with what its box has to see, or without a box."""
+    shown = f"binds = {json.dumps(list(binds))}\n" if binds else ""
+    return section + (shown if boxed else _ON_THE_HOST)
 
 
 def make_repository(directory: Path) -> None:

@@ -19,6 +19,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream
 
 from adapters.pdp.bundle import PolicyRefused
 from gateway.app import Ready, serve
+from gateway.app.boxes import isolation_fault
 from gateway.cli.bootstrap import ROLE, Keys, prepare_keys, withdraw_keys
 from gateway.cli.clients import CLIENTS, settings_with
 from gateway.cli.firstrun import is_of_first_run, write_configuration
@@ -27,6 +28,7 @@ from gateway.cli.narration import Narration
 from gateway.cli.options import add_config, config_path
 from gateway.cli.sockets import free_port, is_free
 from gateway.config import Settings, load
+from gateway.config.tree import State
 from gateway.errors import ConfigError, InterlockError
 
 START_S: Final = 90.0
@@ -51,7 +53,11 @@ def up(arguments: argparse.Namespace) -> int:
     path = config_path(arguments)
     fresh = not path.exists()
     if fresh:
-        upstreams = write_configuration(path)
+        fault = anyio.run(isolation_fault, Settings(state=State(dir=path.parent.absolute() / ".interlock")))
+        if fault:
+            narration.step("no sandbox works here, so the demonstration's own servers run on the host: a warning each")
+            narration.detail(fault)
+        upstreams = write_configuration(path, boxed=not fault)
         narration.step(f"wrote {path} with the upstreams {', '.join(upstreams) or '(none)'}")
     settings = _settings(path, arguments, fresh=fresh)
     narration.step(f"read {path}: {len(settings.upstreams)} upstreams, policies from {settings.policy.path}")

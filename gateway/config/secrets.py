@@ -28,6 +28,12 @@ def is_reference(text: str) -> bool:
     return bool(_ENV.fullmatch(text) or _FILE.fullmatch(text))
 
 
+def file_of(text: str) -> Path | None:
+    """The file that a reference leads to; `None` for one that leads elsewhere, and for what is none."""
+    match = _FILE.fullmatch(text)
+    return Path(match[2]) if match is not None and not _ENV.fullmatch(text) else None
+
+
 def looks_secret(name: str) -> bool:
     """Whether a variable or header of this name usually carries a secret, so that its value must be a reference."""
     return bool(_SENSITIVE.search(name))

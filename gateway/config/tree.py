@@ -14,6 +14,7 @@ from urllib.parse import quote, urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, ValidationInfo, model_validator
 from pydantic_core import PydanticCustomError
 
+from gateway.boxes import Level, steers_the_launcher
 from gateway.config.secrets import anchored, is_reference, looks_secret, resolve_secret
 
 MIB: Final = 1024 * 1024
@@ -24,6 +25,7 @@ Overrides: TypeAlias = Mapping[str, Mapping[str, object]]
 NO_OVERRIDES: Final[Overrides] = {}
 
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]|_(?!_)){0,30}")
+_BIND = re.compile(r"(?P<source>[^:\0]+)(?P<target>:/[^:\0]*)?(?P<mode>:r[ow])?")
 
 
 def starter_policies() -> Path:
@@ -60,7 +62,10 @@ def _reference(text: str, info: ValidationInfo) -> str:
 
 
 def _location(path: Path, info: ValidationInfo) -> Path:
-    return _based(info) / path.expanduser()
+    try:
+        return _based(info) / path.expanduser()
+    except RuntimeError as exc:
+        raise ValueError(f"there is nobody whose home {path.parts[0]} could be") from exc
 
 
 def _policies(path: Path, info: ValidationInfo) -> Path:
@@ -107,10 +112,44 @@ def _references(values: Mapping[str, str], info: ValidationInfo) -> Mapping[str,
     return {name: anchored(value, _based(info)) for name, value in values.items()}
 
 
+def _binds(texts: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+    """The same with each source absolute; whether it may be shown is looked at when a box is made of it."""
+    return tuple(_bind(text, info) for text in texts)
+
+
+def _bind(text: str, info: ValidationInfo) -> str:
+    match = _BIND.fullmatch(text)
+    if match is None:
+        raise ValueError(
+            f"{text!r}: write it as /srv/data (read-only), /srv/data:rw, /srv/data:/in/box or /srv/data:/in/box:rw"
+        )
+    source = _location(Path(match["source"]), info)
+    return f"{source}{match['target'] or ''}{match['mode'] or ''}"
+
+
+def _boxed(level: str) -> str:
+    if level == "none":
+        raise ValueError(
+            'must be a level that holds something: code runs on the host only where sandbox = "none" is said '
+            "at its own upstream"
+        )
+    return level
+
+
+def _some(drivers: tuple[str, ...]) -> tuple[str, ...]:
+    if not drivers:
+        raise ValueError("must name at least one driver: without any, nothing that needs a sandbox can run")
+    return drivers
+
+
 def _named(name: str) -> str:
     if not _NAME.fullmatch(name):
         raise ValueError("a name is 1 to 31 of a-z, 0-9, - and single _, and begins with a letter or digit")
     return name
+
+
+def _name_or_nothing(name: str) -> str:
+    return _named(name) if name else name
 
 
 Name = Annotated[str, AfterValidator(_named)]
@@ -122,6 +161,16 @@ Algorithm = Literal[
     "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519"
 ]  # fmt: skip
 Texts = Annotated[tuple[str, ...], Field(strict=False)]
+Binds = Annotated[tuple[str, ...], Field(strict=False), AfterValidator(_binds)]
+DriverName = Literal["microsandbox", "qemu", "qemu-tcg", "gvisor", "bubblewrap"]
+_DRIVERS: Final[Mapping[str, Level]] = {
+    "microsandbox": Level.VM,
+    "qemu": Level.VM,
+    "qemu-tcg": Level.VM_EMULATED,
+    "gvisor": Level.GVISOR,
+    "bubblewrap": Level.PROCESS,
+}
+"""How strong each can be, by its name: known without loading one."""
 
 
 def _fault(key: str, what: str, *depends_on: str) -> PydanticCustomError:
@@ -259,14 +308,38 @@ class Limits(Section):
     max_concurrency: int = Field(default=64, ge=1, le=100_000)
 
 
-class Upstream(Section):
-    """One server behind the gateway, over HTTP (`url`) or as a process of ours (`command`)."""
+class Sandbox(Section):
+    """How code of others, that the gateway starts, is kept apart."""
 
-    type: Literal["mcp"]
+    level: Annotated[Literal["none", "process", "vm-emulated", "gvisor", "vm"], AfterValidator(_boxed)] = "process"
+    drivers: Annotated[tuple[DriverName, ...], Field(strict=False), AfterValidator(_some)] = (
+        "microsandbox",
+        "qemu",
+        "gvisor",
+        "bubblewrap",
+    )
+    environments: Location = Path("environments")
+    pool: int = Field(default=0, ge=0, le=1000)
+
+    @model_validator(mode="after")
+    def _can_be_held(self) -> Self:
+        if not any(_DRIVERS[name].holds(Level(self.level)) for name in self.drivers):
+            what = f'level = "{self.level}" is more than any of these drivers gives: add one, or ask for less'
+            raise _fault("drivers", what, "level", "drivers")
+        return self
+
+
+class Upstream(Section):
+    """One server behind the gateway: over HTTP (`url`), as a process of ours (`command`), or built in (`sandbox`)."""
+
+    type: Literal["mcp", "sandbox"]
     url: HttpUrl = ""
     command: Texts = ()
     env: Annotated[Mapping[str, str], AfterValidator(_labelled)] = {}
     cwd: Location = Path()
+    sandbox: Literal["", "none", "process", "vm-emulated", "gvisor", "vm"] = ""
+    binds: Binds = ()
+    environment: Annotated[str, AfterValidator(_name_or_nothing)] = ""
     headers: Annotated[Mapping[str, str], AfterValidator(_labelled)] = {}
     timeout_s: float = Field(default=60, gt=0, le=86_400)
     max_result_bytes: int = Field(default=16 * MIB, ge=1024, le=4096 * MIB)
@@ -280,12 +353,39 @@ class Upstream(Section):
 
     @model_validator(mode="after")
     def _reached_in_one_way(self) -> Self:
+        if self.type == "sandbox":
+            return self._built_in()
         if bool(self.url) == bool(self.command):
             raise _fault("", "needs either url (HTTP) or command (a process), and not both", "url", "command")
         if self.command and self.headers:
             raise _fault("headers", "headers are for upstreams with url; give a process its credentials with env")
         if self.url and self.env:
             raise _fault("env", "env is for upstreams with command; give an HTTP upstream its credentials with headers")
+        return self
+
+    def _built_in(self) -> Self:
+        for key in ("url", "command", "env", "headers", "binds"):
+            if getattr(self, key):
+                what = f'{key} is not for type = "sandbox", which runs what callers send: see `environment`'
+                raise _fault(key, what, "type")
+        if self.sandbox == "none":
+            raise _fault("sandbox", "code that callers send never runs on the host: remove it, or give a level", "type")
+        return self
+
+    @model_validator(mode="after")
+    def _kept_apart_where_it_can_be(self) -> Self:
+        for key in ("sandbox", "binds", "environment"):
+            if self.url and getattr(self, key):
+                raise _fault(key, f"{key} is for what the gateway starts; an upstream with url runs elsewhere", "url")
+        for key in ("binds", "environment"):
+            if self.sandbox == "none" and getattr(self, key):
+                raise _fault(key, f'{key} is for a sandbox, and sandbox = "none" gives it none', "sandbox")
+        steering = sorted(name for name in self.env if steers_the_launcher(name))
+        if steering and self.sandbox != "none":
+            what = (
+                f"{', '.join(steering)}: would act on what builds its box too; set it in a script that is the command"
+            )
+            raise _fault("env", what, "sandbox")
         return self
 
 
@@ -309,6 +409,7 @@ class Settings(Section):
     audit: Audit = Audit()
     telemetry: Telemetry = Telemetry()
     limits: Limits = Limits()
+    sandbox: Sandbox = Sandbox()
     upstreams: Mapping[Name, Upstream] = {}
 
     @property

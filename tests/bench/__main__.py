@@ -4,6 +4,7 @@ python -m tests.bench                       the comparison and the short probes,
 python -m tests.bench --gate                a short run that fails when a governed call costs too much CPU
 python -m tests.bench --long                the same as without, and 100,000 calls
 python -m tests.bench --no-gateway          only the upstream and nginx
+python -m tests.bench --sandboxes           what boxes cost instead: starts, clones, lines and memory, a few minutes
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Final
 import uvloop
 
 from conformance.processes import NotStarted, end_when_told
-from tests.bench import meters
+from tests.bench import meters, sandboxes
 from tests.bench.comparison import Measured, as_text, compare
 from tests.bench.load import LoadFailed
 from tests.bench.probes import Finding, huge_answers, long_list, many_calls, ten_upstreams
@@ -44,7 +45,15 @@ def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--connections", type=int, nargs="+", default=[1, 8, 64])
     parser.add_argument("--gateway", default="", metavar="COMMAND", help="another gateway; {config} is its file")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
-    return parser.parse_args(arguments)
+    parser.add_argument("--sandboxes", action="store_true", help="what boxes cost, beside their aims; always succeeds")
+    names = ", ".join(sandboxes.NAMES)
+    parser.add_argument("--driver", action="append", choices=sandboxes.NAMES, metavar="NAME", help=f"one of {names}")
+    options = parser.parse_args(arguments)
+    if options.sandboxes and options.gate:
+        parser.error("--sandboxes has no gate: times of boxes differ too much between machines")
+    if options.driver and not options.sandboxes:
+        parser.error("--driver goes with --sandboxes")
+    return options
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -54,6 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write("error: the benchmark reads /proc, which this system does not have\n")
         return 2
     end_when_told()
+    if options.sandboxes:
+        return _sandboxes(options)
     try:
         with tempfile.TemporaryDirectory(prefix="interlock-bench-") as place:
             rows, findings = uvloop.run(_measure(options, Path(place)))
@@ -62,6 +73,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     sys.stdout.write((_as_json(rows, findings) if options.json else _as_text(rows, findings)) + "\n")
     return 0 if all(finding.ok for finding in findings) else 1
+
+
+def _sandboxes(options: argparse.Namespace) -> int:
+    with tempfile.TemporaryDirectory(prefix="interlock-bench-") as place:
+        report = uvloop.run(sandboxes.measure(Path(place), options.driver or ()))
+    sys.stdout.write((report.as_json() if options.json else report.as_text()) + "\n")
+    return 0
 
 
 async def _measure(options: argparse.Namespace, place: Path) -> tuple[list[Measured], list[Finding]]:

@@ -51,6 +51,11 @@ def pss_mib(pid: int) -> float:
     return sum(_entry(member, "smaps_rollup", "Pss:") for member in tree(pid)) / 1024
 
 
+def own_pss_mib(pid: int) -> float:
+    """The same of the process alone."""
+    return _entry(pid, "smaps_rollup", "Pss:") / 1024
+
+
 def rss_mib(pid: int) -> float:
     """Resident memory of the tree."""
     return sum(_entry(member, "status", "VmRSS:") for member in tree(pid)) / 1024

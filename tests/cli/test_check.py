@@ -88,3 +88,67 @@ def test_missing_configuration_is_a_fault(tmp_path: Path, capsys: pytest.Capture
 
     assert code == 1
     assert "`interlock up` writes one" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("upstream", "fault"),
+    [
+        ('command = ["not-there-at-all"]', "upstreams.a.command: 'not-there-at-all' is no program here"),
+        (
+            'command = ["sh"]\nenvironment = "dta"',
+            "upstreams.a.environment: there is no environment 'dta'; there are: ",
+        ),
+        ('command = ["sh"]\nbinds = ["data", "/etc/shadow"]', "upstreams.a.binds[1]: /etc/shadow is password hashes"),
+        ('command = ["sh"]\nbinds = ["key.txt"]', "upstreams.a.binds[0]: "),
+        ('command = ["sh"]\nbinds = ["data:/usr/x"]', "upstreams.a.binds[0]: '/usr/x' is something that each box has"),
+        ('command = ["sh"]\nbinds = ["data:rw", "data/inner"]', "upstreams.a.binds[1]: "),
+    ],
+)
+def test_box_that_there_can_be_none_of_is_a_fault(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], upstream: str, fault: str
+) -> None:
+    (tmp_path / "data" / "inner").mkdir(parents=True)
+    (tmp_path / "key.txt").write_text("s3cret")
+    text = f'[upstreams.a]\ntype = "mcp"\n{upstream}\n[upstreams.a.env]\nTOKEN = "file:key.txt"\n'
+
+    code = main(write(tmp_path, text))
+
+    assert code == 1
+    assert fault in capsys.readouterr().out
+
+
+def test_fault_of_an_environment_is_told_with_its_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "environments").mkdir()
+    (tmp_path / "environments" / "data.toml").write_text('level = "iron"\nbinds = ["/etc/shadow"]\n')
+
+    code = main(write(tmp_path, '[upstreams.code]\ntype = "sandbox"\n'))
+
+    assert code == 1
+    assert "data.toml: level: must be " in capsys.readouterr().out
+
+
+def test_environment_of_the_code_server_has_to_be_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = main(write(tmp_path, '[upstreams.code]\ntype = "sandbox"\nenvironment = "data"\n'))
+
+    assert code == 1
+    assert "upstreams.code.environment: there is no environment 'data'; there are: default" in capsys.readouterr().out
+
+
+def test_upstream_on_the_host_or_elsewhere_needs_no_box(tmp_path: Path) -> None:
+    text = '[upstreams.a]\ntype = "mcp"\ncommand = ["not-there"]\nsandbox = "none"\n'
+
+    text += '[upstreams.code]\ntype = "sandbox"\n'
+    assert main(write(tmp_path, text + '[upstreams.b]\ntype = "mcp"\nurl = "http://127.0.0.1:1/"\n')) == 0
+
+
+def test_state_too_deep_for_the_sockets_of_boxes_is_a_fault(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deep = tmp_path / ("d" * 120)
+    deep.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(deep))
+
+    code = main(write(tmp_path, f'[state]\ndir = "{deep}"\n'))
+
+    assert code == 1
+    assert "state.dir: no place for the sockets of boxes" in capsys.readouterr().out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 import threading
 from collections.abc import Iterator
@@ -13,10 +14,14 @@ from pathlib import Path
 import pytest
 
 from gateway.cli import main
+from gateway.cli.drivers import isolation
 from gateway.cli.findings import Finding, State
 from gateway.cli.host import data_directory, port, programs, python_and_packages
 from gateway.cli.selftest import audit_log, policy, upstreams
 from gateway.config import Settings, loads
+
+QUICK = '[sandbox]\ndrivers = ["bubblewrap"]\n'
+"""No machine is started to see whether one starts."""
 
 
 def settings(tmp_path: Path, text: str = "") -> Settings:
@@ -184,17 +189,18 @@ def test_senseless_answer_of_a_gateway_is_no_answer(tmp_path: Path, body: bytes)
 
 
 @pytest.mark.parametrize(
-    ("entry", "state", "what"),
+    ("kind", "entry", "state", "what"),
     [
-        ('command = ["sh"]', State.GOOD, "sh is installed"),
-        ('command = ["no-such-program"]', State.WRONG, "no-such-program is not on PATH"),
-        ('url = "http://127.0.0.1:1/mcp"', State.WRONG, "127.0.0.1:1 cannot be reached"),
+        ("sandbox", "", State.GOOD, "is built in"),
+        ("mcp", 'command = ["sh"]', State.GOOD, "sh is installed"),
+        ("mcp", 'command = ["no-such-program"]', State.WRONG, "no-such-program is not on PATH"),
+        ("mcp", 'url = "http://127.0.0.1:1/mcp"', State.WRONG, "127.0.0.1:1 cannot be reached"),
     ],
 )
 def test_without_a_gateway_upstreams_are_looked_at_from_outside(
-    tmp_path: Path, entry: str, state: State, what: str
+    tmp_path: Path, kind: str, entry: str, state: State, what: str
 ) -> None:
-    text = f'[listen]\nport = 1\n[upstreams.a]\ntype = "mcp"\n{entry}\n'
+    text = f'[listen]\nport = 1\n[upstreams.a]\ntype = "{kind}"\n{entry}\n'
 
     (finding,) = upstreams(settings(tmp_path, text), "")
 
@@ -202,10 +208,61 @@ def test_without_a_gateway_upstreams_are_looked_at_from_outside(
     assert what in finding.what
 
 
+def test_driver_that_is_not_there_is_reported_and_stops_nothing_that_needs_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    driver, verdict = isolation(settings(tmp_path, QUICK))
+
+    assert (driver.subject, driver.state) == ("sandbox driver bubblewrap", State.OPTIONAL)
+    assert "apt-get install bubblewrap" in driver.remedy
+    assert (verdict.state, verdict.remedy) == (State.OPTIONAL, "interlock sandbox doctor")
+
+
+def test_upstream_that_no_driver_can_keep_apart_is_a_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    upstreams = "".join(
+        f'[upstreams.{name}]\ntype = "mcp"\n{entry}\n'
+        for name, entry in {
+            "boxed": 'command = ["sh"]',
+            "hosted": 'command = ["sh"]\nsandbox = "none"',
+            "remote": 'url = "http://127.0.0.1:1/"',
+        }.items()
+    )
+
+    *_, verdict = isolation(settings(tmp_path, QUICK + upstreams))
+
+    assert verdict.state is State.WRONG
+    assert verdict.what.endswith("so these cannot run: boxed")
+
+
+def test_installed_driver_that_fails_is_reported_with_its_version_and_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bwrap").write_text("#!/bin/sh\n[ $1 = --version ] && echo bubblewrap 9.9.9 || exit 3\n")
+    (tmp_path / "bwrap").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+
+    driver, verdict = isolation(settings(tmp_path, QUICK))
+
+    assert "version 9.9.9 is installed and does not work: " in driver.what
+    assert (driver.state, verdict.state) == (State.OPTIONAL, State.OPTIONAL)
+
+
+@pytest.mark.skipif(shutil.which("bwrap") is None, reason="bwrap is not here: apt-get install bubblewrap")
+def test_driver_that_works_is_reported_with_what_it_gives(tmp_path: Path) -> None:
+    driver, verdict = isolation(settings(tmp_path, QUICK))
+
+    assert (driver.state, verdict.state) == (State.GOOD, State.GOOD)
+    assert driver.what.startswith("level process, version ")
+    assert verdict.what == "level process is asked for, and bubblewrap gives process"
+
+
 def test_report_comes_as_json_and_the_exit_code_says_whether_something_is_wrong(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "interlock.toml").write_text('[upstreams.a]\ntype = "mcp"\ncommand = ["no-such-program"]\n')
+    (tmp_path / "interlock.toml").write_text(f'{QUICK}[upstreams.a]\ntype = "mcp"\ncommand = ["no-such-program"]\n')
 
     code = main(["doctor", "--json", "--config", str(tmp_path / "interlock.toml")])
 
@@ -233,7 +290,7 @@ def test_secret_that_is_not_there_is_reported(
 ) -> None:
     monkeypatch.delenv("NOT_THERE", raising=False)
     (tmp_path / "interlock.toml").write_text(
-        '[upstreams.a]\ntype = "mcp"\ncommand = ["sh"]\nenv = { TOKEN = "env:NOT_THERE" }\n'
+        f'{QUICK}[upstreams.a]\ntype = "mcp"\ncommand = ["sh"]\nenv = {{ TOKEN = "env:NOT_THERE" }}\n'
     )
 
     main(["doctor", "--config", str(tmp_path / "interlock.toml")])

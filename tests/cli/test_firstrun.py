@@ -18,7 +18,7 @@ from gateway.identity.keys import secret_hash
 
 
 def test_written_configuration_is_a_good_one(tmp_path: Path) -> None:
-    names = write_configuration(tmp_path / "interlock.toml")
+    names = write_configuration(tmp_path / "interlock.toml", boxed=True)
 
     settings = load(tmp_path / "interlock.toml")
     assert tuple(settings.upstreams) == names
@@ -26,9 +26,16 @@ def test_written_configuration_is_a_good_one(tmp_path: Path) -> None:
     assert settings.identity.anonymous == ""
 
 
+@pytest.mark.parametrize("boxed", [True, False])
 @pytest.mark.parametrize("has_git", [True, False])
-def test_every_variant_of_it_is_a_good_one(tmp_path: Path, has_git: bool) -> None:
-    settings = loads("".join(sections(has_git=has_git).values()), tmp_path)
+def test_every_variant_of_it_is_a_good_one(tmp_path: Path, has_git: bool, boxed: bool) -> None:
+    written = sections(has_git=has_git, boxed=boxed, repository=tmp_path / "repository")
+
+    settings = loads("".join(written.values()), tmp_path)
+
+    commands = [upstream for upstream in settings.upstreams.values() if upstream.command]
+    assert {upstream.sandbox for upstream in commands} == {"" if boxed else "none"}
+    assert ("sandbox" in settings.upstreams) is boxed
 
     assert "time" in settings.upstreams
     assert ("git" in settings.upstreams) is has_git
@@ -39,7 +46,7 @@ def test_configuration_that_is_there_is_never_overwritten(tmp_path: Path) -> Non
     (tmp_path / "interlock.toml").write_text("mine")
 
     with pytest.raises(CommandFailed, match="cannot be written"):
-        write_configuration(tmp_path / "interlock.toml")
+        write_configuration(tmp_path / "interlock.toml", boxed=True)
 
     assert (tmp_path / "interlock.toml").read_text() == "mine"
 
@@ -109,7 +116,7 @@ async def test_who_lets_somebody_in_otherwise_is_not_told_to_make_a_key(tmp_path
 
 
 def test_configuration_of_a_first_run_is_recognized_and_others_are_not(tmp_path: Path) -> None:
-    write_configuration(tmp_path / "interlock.toml")
+    write_configuration(tmp_path / "interlock.toml", boxed=True)
 
     assert is_of_first_run(load(tmp_path / "interlock.toml"))
     assert not is_of_first_run(loads('[upstreams.time]\ntype = "mcp"\ncommand = ["other"]\n', tmp_path))

@@ -52,8 +52,8 @@ def world(place: Path, *, anonymous: bool = True) -> Iterator[World]:
             "legacy": {"url": legacy.url},
             "modern": {"url": modern.url},
             "arrays": {"url": arrays.url},
-            "lines": {"command": lines, "cwd": str(ROOT)},
-            "modernlines": {"command": modern_lines, "cwd": str(ROOT)},
+            "lines": {"command": lines, "cwd": str(ROOT), "sandbox": "none"},
+            "modernlines": {"command": modern_lines, "cwd": str(ROOT), "sandbox": "none"},
         }
         tables = {"policy": {"path": str(policy)}, "identity": {"anonymous": "dev" if anonymous else ""}}
         gateway = stack.enter_context(started(Plan(upstreams, tables), place))

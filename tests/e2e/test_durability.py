@@ -127,7 +127,7 @@ async def keep_calling(caller: Caller, acknowledged: set[str]) -> None:
 async def test_killed_gateway_leaves_no_process_and_loses_no_acknowledged_record(tmp_path: Path) -> None:
     command, _ = stdio_server("modern_asker", tmp_path)
     mark, moments = secrets.token_hex(8), random.Random(7)
-    upstream = {"command": command, "cwd": str(ROOT), "env": {"E2E_MARK": mark}}
+    upstream = {"command": command, "cwd": str(ROOT), "env": {"E2E_MARK": mark}, "sandbox": "none"}
     place = prepare(tmp_path, Plan({"one": upstream}, {"policy": rules(tmp_path, all=DURABLE)}))
     key = await new_key(place, "ana")
     acknowledged: set[str] = set()

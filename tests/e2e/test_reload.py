@@ -10,12 +10,12 @@ from pathlib import Path
 import anyio
 import pytest
 
-from conformance.gateway import ROOT, Plan, Table
+from conformance.gateway import Plan, Table
 from tests.conformance.talking import Json
 from tests.e2e.caller import Caller, Told
 from tests.e2e.eventually import eventually
 from tests.e2e.load import load
-from tests.e2e.place import ALLOW_ALL, in_process, new_key, prepare, rules
+from tests.e2e.place import ALLOW_ALL, in_process, new_key, on_the_host, prepare, rules
 from tests.servers.launch import http_server, noted, stdio_server
 
 
@@ -148,7 +148,7 @@ async def test_call_in_flight_finishes_on_an_upstream_that_is_no_longer_configur
 ) -> None:
     command, record = stdio_server("modern_asker", tmp_path)
     with http_server("modern_asker", tmp_path) as upstream:
-        reach: Table = {"url": upstream.url} if transport == "http" else {"command": command, "cwd": str(ROOT)}
+        reach: Table = {"url": upstream.url} if transport == "http" else on_the_host(command)
         tables = {"policy": rules(tmp_path, all=ALLOW_ALL)}
         place = prepare(tmp_path, Plan({"one": reach}, tables))
         key = await new_key(place, "ana")

@@ -62,11 +62,11 @@ class World:
 
 
 @asynccontextmanager
-async def decided_by_opa(directory: Path, port: int) -> AsyncIterator[World]:
+async def decided_by_opa(directory: Path, port: int, timeout_ms: int = 500) -> AsyncIterator[World]:
     """A gateway whose policy server listens on that port."""
     with http_server("counting", directory) as upstream:
         async with line_to(port) as line:
-            policy: Table = {"engine": "opa", "url": line.url, "timeout_ms": 500, **rules(directory, team=RULES)}
+            policy: Table = {"engine": "opa", "url": line.url, "timeout_ms": timeout_ms, **rules(directory, team=RULES)}
             place = prepare(directory, Plan({"one": {"url": upstream.url}}, {"policy": policy}))
             key = await new_key(place, "ana")
             async with in_process(place), place.caller(key) as ana:
@@ -195,7 +195,10 @@ async def test_server_never_decides_by_a_part_of_a_policy(tmp_path: Path) -> Non
 async def test_no_call_is_lost_while_the_server_is_given_another_policy(tmp_path: Path) -> None:
     port = free_port()
     with opa(port, tmp_path):
-        async with decided_by_opa(tmp_path, port) as world, load(world.place, world.key, ["one__echo"], 8) as seen:
+        async with (
+            decided_by_opa(tmp_path, port, 5_000) as world,
+            load(world.place, world.key, ["one__echo"], 8) as seen,
+        ):
             for step in range(4):
                 revision = await revision_at(port)
 

@@ -19,7 +19,7 @@ from tests.identity.signing import Clock, FakeKeySource, Signer, key_set
 from tests.identity.test_jwt import JWKS, SPEC
 
 SIGNER = Signer()
-KEY, TEXT = mint(Entity("agent", "agent:bot"), now_s=0)
+KEY, TEXT = mint(Entity("agent", "agent:bot"), now_s=0, entropy=bytes)
 
 
 async def identification(*, keys: bool = True, tokens: bool = True, anonymous: bool = True) -> Identification:
@@ -62,7 +62,10 @@ async def test_nobody_is_anonymous_unless_configured() -> None:
         await (await identification(anonymous=False)).identify(Credentials(on_loopback=True))
 
 
-@pytest.mark.parametrize("bearer", ["x", "ilk_x", TEXT[:-1], SIGNER.token()[:-2], " ", "a.b.c", "é", "\ud800", "\x00"])
+CUT_TOKEN = pytest.param(SIGNER.token()[:-2], id="cut-token")
+
+
+@pytest.mark.parametrize("bearer", ["x", "ilk_x", TEXT[:-1], CUT_TOKEN, " ", "a.b.c", "é", "\ud800", "\x00"])
 async def test_bad_credential_is_refused_where_none_would_do(bearer: str) -> None:
     with pytest.raises(Unauthenticated) as caught:
         await (await identification()).identify(Credentials(bearer, on_loopback=True))

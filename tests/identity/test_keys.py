@@ -18,7 +18,14 @@ from tests.fakes import FakeStore
 from tests.identity.signing import NOW, Clock
 
 ANA = Entity("user", "user:ana")
-KEY, TEXT = mint(ANA, now_s=int(NOW), roles=["dev"], scopes=["mcp:tools"], tenant="acme")
+
+
+def steady(count: int) -> bytes:
+    """The same key in each process, so that tests have the same names in all of them."""
+    return bytes(range(1, count + 1))
+
+
+KEY, TEXT = mint(ANA, now_s=int(NOW), roles=["dev"], scopes=["mcp:tools"], tenant="acme", entropy=steady)
 
 
 async def ring_with(*keys: object, clock: Clock | None = None, store: FakeStore | None = None) -> KeyRing:

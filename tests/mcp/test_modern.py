@@ -12,6 +12,7 @@ from gateway.errors import (
     InputTooLarge,
     InterlockError,
     InvalidCall,
+    IsolationUnavailable,
     PermitMismatch,
     PolicyDenied,
     PolicyEngineUnavailable,
@@ -148,6 +149,8 @@ async def test_denial_without_a_public_reason_tells_only_its_decision() -> None:
         (UpstreamTimeout("late"), None),
         (UpstreamUnavailable("gone"), None),
         (UpstreamProtocolError("odd"), None),
+        (SandboxFailure("no box"), None),
+        (IsolationUnavailable("too weak"), None),
     ],
 )
 async def test_tool_call_that_is_held_or_fails_is_told_to_the_model(

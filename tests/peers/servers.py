@@ -13,6 +13,8 @@ from conformance.gateway import Table
 from tests.peers.npm import NpmPeers
 
 LABELS = ("peers",)
+ANY_OWNER = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "safe.directory", "GIT_CONFIG_VALUE_0": "*"}
+"""Git works on repositories of others: in a sandbox, each file that is only to be read is somebody else's."""
 
 
 def upstreams(npm: NpmPeers, place: Path) -> dict[str, Table]:
@@ -23,11 +25,22 @@ def upstreams(npm: NpmPeers, place: Path) -> dict[str, Table]:
     files = place / "files"
     files.mkdir()
     (files / "hello.txt").write_text("hello from a file")
+    memory = place / "memory"
+    memory.mkdir()
+    repo = str(repository(place / "repo"))
     return {
         "everything": {"command": npm.command("everything", "stdio"), "labels": LABELS},
-        "files": {"command": npm.command("filesystem", str(files)), "labels": LABELS},
-        "memory": {"command": npm.command("memory"), "env": {"MEMORY_FILE_PATH": str(place / "memory.jsonl")}},
-        "git": {"command": [sys.executable, "-m", "mcp_server_git", "--repository", str(repository(place / "repo"))]},
+        "files": {"command": npm.command("filesystem", str(files)), "binds": [f"{files}:rw"], "labels": LABELS},
+        "memory": {
+            "command": npm.command("memory"),
+            "env": {"MEMORY_FILE_PATH": str(memory / "memory.jsonl")},
+            "binds": [f"{memory}:rw"],
+        },
+        "git": {
+            "command": [sys.executable, "-m", "mcp_server_git", "--repository", repo],
+            "binds": [repo],
+            "env": ANY_OWNER,
+        },
         "time": {"command": [sys.executable, "-m", "mcp_server_time"]},
     }
 

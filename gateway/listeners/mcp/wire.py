@@ -13,6 +13,7 @@ from gateway.errors import (
     InterlockError,
     PolicyDenied,
     QuotaExceeded,
+    SandboxFailure,
     Unauthenticated,
     UpstreamProtocolError,
     UpstreamTimeout,
@@ -114,8 +115,9 @@ def reply_of_rpc_error(request_id: RequestId, error: RpcError) -> Reply:
 def reply_of_error(request_id: RequestId, method: str, error: InterlockError) -> Reply:
     """How a refusal or failure is told (architecture, "Errors").
 
-    A `tools/call` that was denied, held or failed upstream answers with a tool result whose `isError` is true, because
-    a model can act on that and a bare protocol error it cannot. Everything else is the JSON-RPC error.
+    A `tools/call` that was denied, held, or failed upstream or for want of a box answers with a tool result whose
+    `isError` is true, because a model can act on that and a bare protocol error it cannot. Everything else is the
+    JSON-RPC error.
     """
     if method == "tools/call" and isinstance(error, _TOLD_TO_THE_MODEL):
         return Reply(200, success(request_id, codec.dumps(_tool_result(error))))
@@ -129,6 +131,7 @@ _TOLD_TO_THE_MODEL: Final = (
     InputTooLarge,
     ApprovalPending,
     QuotaExceeded,
+    SandboxFailure,
     UpstreamProtocolError,
     UpstreamTimeout,
     UpstreamUnavailable,
