@@ -135,9 +135,9 @@ class Ledger:
 
     async def kill(self, box_id: str, *, within_s: float = KILL_S) -> None:
         """End a box, whoever started it, and wait for it. Raises `SandboxFailure`."""
-        if not _ID.fullmatch(box_id) or not (self.root / box_id).is_dir():
-            raise SandboxFailure(f"there is no box {box_id!r}; `interlock sandbox list` shows those there are")
         try:
+            if not _ID.fullmatch(box_id) or not (self.root / box_id).is_dir():
+                raise SandboxFailure(f"there is no box {box_id!r}; `interlock sandbox list` shows those there are")
             with anyio.fail_after(within_s):
                 await _ended(self.root / box_id / "lock")
         except TimeoutError as exc:

@@ -63,7 +63,7 @@ def test_first_run_shows_a_call_that_is_allowed_one_that_is_denied_and_a_filtere
 
     shown = answer["demonstration"]
     assert isinstance(shown, list)
-    assert [one["name"] for one in shown] == ["allowed", "denied", "filtered"]
+    assert [one["name"] for one in shown] == ["allowed", "denied", "sandboxed", "filtered"]
     assert all(one["ok"] for one in shown), shown
     assert str(answer["key"]).startswith("ilk_")
     assert answer["mcpServers"]

@@ -51,11 +51,11 @@ class Origin:
             while True:
                 try:
                     data = await stream.receive()
+                    self.heard.append(data)
+                    web = b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\nConnection: close\r\n\r\nwelcome"
+                    await stream.send(web if b" HTTP/1.1\r\n" in data else data)
                 except (anyio.EndOfStream, anyio.BrokenResourceError):
                     return
-                self.heard.append(data)
-                web = b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\nConnection: close\r\n\r\nwelcome"
-                await stream.send(web if b" HTTP/1.1\r\n" in data else data)
 
 
 @asynccontextmanager

@@ -62,10 +62,10 @@ async def test_superfluous_messages_do_no_harm(site: Running, fault: str) -> Non
     assert text_of(fine) == "fine"
 
 
-async def test_huge_answer_costs_no_more_memory_than_allowed_and_no_other_call(site: Running) -> None:
+async def test_huge_answer_costs_no_more_memory_than_allowed_and_no_other_call(faulty_site: Started) -> None:
     errors: list[InterlockError] = []
 
-    async def huge() -> None:
+    async def huge(site: Running) -> None:
         try:
             await site.call("huge")
         except InterlockError as exc:
@@ -73,8 +73,12 @@ async def test_huge_answer_costs_no_more_memory_than_allowed_and_no_other_call(s
 
     tracemalloc.start()
     try:
-        async with anyio.create_task_group() as group:
-            group.start_soon(huge)
+        # Tracing the memory makes everything slow, so there is time.
+        async with (
+            running(at(faulty_site.url), timeout_s=20, max_bytes=MIB) as site,
+            anyio.create_task_group() as group,
+        ):
+            group.start_soon(huge, site)
             fine = [await site.call("fine") for _ in range(20)]
         _, peak = tracemalloc.get_traced_memory()
     finally:
