@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from typing import Final
 
 import anyio
 
@@ -46,6 +47,9 @@ class Flight:
             connection.cancel()
 
 
+_NOTHING: Final = nullcontext()
+
+
 class Flights:
     """The calls in flight, by box."""
 
@@ -58,6 +62,8 @@ class Flights:
 
     def hold(self, box: BoxFacts | None, authorized: Authorized, relay: Relay) -> AbstractContextManager[Flight | None]:
         """See `Hold`."""
+        if box is None and not authorized.permit.obligations:  # as nearly every call over HTTP: nothing to hold
+            return _NOTHING
         return self.hold_all(box, (authorized,), relay)
 
     @contextmanager

@@ -264,7 +264,8 @@ class McpUpstream:
         self, server: Server, rounds: RoundsOnLegacy, authorized: Authorized, relay: Relay
     ) -> tuple[Result, Reply]:
         # What a permit grants to one call should reach one call: its process is then its own, if there is room.
-        alone = any(item.type == "egress" for item in authorized.permit.obligations)
+        obligations = authorized.permit.obligations
+        alone = bool(obligations) and any(item.type == "egress" for item in obligations)
         lease = await server.lease(relay, alone=alone)
         link, limits = lease.link, self._limits
         if link.era is Era.LEGACY and lease.may_ask and relay.era is Era.MODERN:
