@@ -35,13 +35,13 @@ permitted if {
 	readable
 }
 
+allowed if data.rules[_].allow == true
+
 # A connection that the call in flight was granted (obligation `egress` of its permit) needs no rule of its own. The
 # gateway says so, never who calls; a `deny` or `hold` about the connection stands above it as above any allow.
 allowed if {
-	data.rules[_].allow == true
-} else if {
-	input.resource.properties.granted == true
 	input.action.name == "egress.connect"
+	input.resource.properties.granted == true
 }
 
 # A `deny` or `hold` of any shape counts, unless it is plainly empty: a mistake in a rule must not lift it.
