@@ -55,10 +55,11 @@ def memory() -> int:
     quietly(os.fork)
     kept: list[mmap.mmap] = []
     for number in range(_MOST // _PIECE):
-        piece = quietly(partial(mmap.mmap, -1, _PIECE))
-        if piece is None:
+        try:
+            piece = mmap.mmap(-1, _PIECE)
+            piece[:: mmap.PAGESIZE] = b"x" * (_PIECE // mmap.PAGESIZE)
+        except (OSError, MemoryError):  # whichever asks for what is there no more
             return number * _PIECE
-        piece[:: mmap.PAGESIZE] = b"x" * (_PIECE // mmap.PAGESIZE)
         kept.append(piece)
     return _MOST
 
