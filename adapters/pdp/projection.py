@@ -42,10 +42,6 @@ class Projection:
         return any(_overlap(path, read) for read in self.paths)
 
 
-BLIND: Final = Projection(((),), ("nothing is known of this policy",))
-"""The projection to assume for a policy that cannot be looked into."""
-
-
 def project(program: Program, entrypoint: Path) -> Projection:
     """The projection of `data.<entrypoint>`."""
     rules = program.closure(entrypoint)

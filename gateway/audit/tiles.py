@@ -10,14 +10,11 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
 
 from gateway.audit.checkpoint import BadNote, Checkpoint, VerifierKey
 from gateway.audit.keys import VERIFIER_KEY, load_verifier
 from gateway.audit.merkle import TILE_WIDTH, Frontier, leaf_hash, tree_root
 from gateway.audit.segment import Meta, Row, read_meta, read_rows, read_signed, reading, segment_paths
-
-MAX_LEVEL: Final = 63
 
 
 def tile_path(level: int | str, index: int, width: int = TILE_WIDTH) -> str:

@@ -21,17 +21,15 @@ _SHORTEST_SECRET: Final = 6
 class LastWords:
     """A ring of the last `keep_bytes` bytes, however much is written."""
 
-    __slots__ = ("_keep_bytes", "_kept", "_secrets", "total_bytes")
+    __slots__ = ("_keep_bytes", "_kept", "_secrets")
 
     def __init__(self, keep_bytes: int, secrets: Collection[str] = ()) -> None:
         self._keep_bytes = keep_bytes
         self._kept = bytearray()
         self._secrets = sorted((text for text in secrets if len(text) >= _SHORTEST_SECRET), key=len, reverse=True)
-        self.total_bytes = 0
 
     def add(self, data: bytes) -> None:
         """Keep this, and forget as much of the oldest."""
-        self.total_bytes += len(data)
         self._kept += data[-self._keep_bytes :]
         if len(self._kept) > 2 * self._keep_bytes:  # not at every write: that would copy the whole ring each time
             del self._kept[: -self._keep_bytes]

@@ -46,12 +46,4 @@ METHODS: Final = {
     )
 }
 
-LIST_MEMBER: Final = {
-    "tools/list": "tools",
-    "prompts/list": "prompts",
-    "resources/list": "resources",
-    "resources/templates/list": "resourceTemplates",
-}
-"""List method -> the member of its result that holds the items."""
-
 LOG_LEVELS: Final = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
