@@ -71,6 +71,15 @@ sandbox = "none"        # no sandbox works here: `interlock sandbox doctor` says
 """
 
 
+def refuse_no_place(path: Path) -> None:
+    """Raise `CommandFailed` where no configuration can stand, before anything else makes directories on the way."""
+    if not path.parent.is_dir():
+        raise CommandFailed(
+            f"{path} cannot be written: there is no directory {path.parent}; make it, or give "
+            "another place with --config"
+        )
+
+
 def write_configuration(path: Path, *, boxed: bool) -> tuple[str, ...]:
     """Write a configuration where there is none; the names of the upstreams in it.
 

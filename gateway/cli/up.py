@@ -23,7 +23,7 @@ from gateway.app import Ready, serve
 from gateway.app.boxes import isolation_fault
 from gateway.cli.bootstrap import ROLE, Keys, prepare_keys, withdraw_keys
 from gateway.cli.clients import CLIENTS, settings_with
-from gateway.cli.firstrun import is_of_first_run, write_configuration
+from gateway.cli.firstrun import is_of_first_run, refuse_no_place, write_configuration
 from gateway.cli.main import NOT_AS_IT_SHOULD_BE, OK, CommandFailed, Commands
 from gateway.cli.narration import Narration
 from gateway.cli.options import add_config, config_path
@@ -56,6 +56,7 @@ def up(arguments: argparse.Namespace) -> int:
     path = config_path(arguments)
     fresh = not path.exists()
     if fresh:
+        refuse_no_place(path)
         fault = anyio.run(isolation_fault, Settings(state=State(dir=path.parent.absolute() / ".interlock")))
         if fault:
             narration.step("no sandbox works here, so the demonstration's own servers run on the host: a warning each")

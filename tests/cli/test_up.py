@@ -155,4 +155,5 @@ def test_configuration_that_cannot_be_written_is_said_to_be(tmp_path: Path, caps
     code = main(["up", "--config", str(tmp_path / "none" / "interlock.toml")])
 
     assert code == 2
-    assert "cannot be written" in capsys.readouterr().err
+    assert "cannot be written: there is no directory" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
