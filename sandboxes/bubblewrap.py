@@ -7,7 +7,7 @@ import platform
 import re
 import shutil
 import subprocess
-import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -16,7 +16,7 @@ from anyio import to_thread
 
 from gateway.boxes import Level, Program
 from gateway.errors import InterlockError, SandboxFailure
-from sandboxes import seccomp
+from sandboxes import seccomp, walls
 from sandboxes.bubblewrap_box import described, put_down
 from sandboxes.cgroups import Cgroups
 from sandboxes.driver import Driver, Feature, Overhead, Place, Probe, facts_of
@@ -24,8 +24,6 @@ from sandboxes.host.process import ChildProcess, ProcessSpec
 from sandboxes.spec import BoxSpec
 
 _DEADLINE_S: Final = 5.0
-_PROBE_UID: Final = 1_899_999_999
-"""Below those that boxes get."""
 _INSTALL: Final = "install bubblewrap (Debian, Ubuntu: apt-get install bubblewrap)"
 _OPEN_UP: Final = (
     "let this user make user namespaces: sysctl user.max_user_namespaces > 0, kernel.unprivileged_userns_clone = 1 "
@@ -34,25 +32,6 @@ _OPEN_UP: Final = (
 )
 _CAN_FORBID_NAMESPACES: Final = (0, 8)
 _ONE_WALL_LESS: Final = "without Landlock, one wall less: it needs Linux 5.13 with Landlock switched on, and Perl"
-
-_CHECKS: Final = r"""
-status() { sed -n "s/^$1:[[:space:]]*//p" /proc/self/status; }
-check() { [ "$2" = "$3" ] || echo "fault: $1 is '$2'"; }
-may() { if eval "$2" 2>/dev/null; then echo "fault: $1"; fi; }
-check user "$(id -u)" 1000
-check NoNewPrivs "$(status NoNewPrivs)" 1
-check CapEff "$(status CapEff)" 0000000000000000
-check CapBnd "$(status CapBnd)" 0000000000000000
-check Seccomp "$(status Seccomp)" 2
-check "the network" "$(sed 1,2d /proc/net/dev | cut -d: -f1 | tr -d ' \n')" lo
-may "core_pattern can be written" "( : >> /proc/sys/kernel/core_pattern )"
-may "/usr can be written" "( : > /usr/bin/interlock-probe )"
-may "/ can be written" "( : > /interlock-probe )"
-may "the workspace holds programs" "cp /bin/true /workspace/true && /workspace/true"
-may "a namespace can be had" "unshare -U true"
-perl -e 'print "landlock\n" if syscall(444, 0, 0, 1) > 0' 2>/dev/null
-echo done
-"""
 _VERSION: Final = re.compile(r"(\d+)\.(\d+)(\.\d+)*")
 
 
@@ -83,8 +62,8 @@ class Bubblewrap:
         try:
             with anyio.fail_after(_DEADLINE_S):
                 await self._find_version()
-                with tempfile.TemporaryDirectory(prefix="interlock-probe-", ignore_cleanup_errors=True) as directory:
-                    return _judged(self._version, *await self._tried(Path(directory)), cgroups=self._cgroups)
+                with walls.trial_place(self.name) as place:
+                    return _judged(self._version, await self._tried(place), self._cgroups)
         except TimeoutError:
             return Probe(False, self._version, f"a box was not up and down in {_DEADLINE_S:g} s", "look at the load")
         except (InterlockError, OSError) as exc:
@@ -133,29 +112,21 @@ class Bubblewrap:
             raise SandboxFailure(f"{self._command!r} does not tell its version; {_INSTALL}")
         self._version = found[0]
 
-    async def _tried(self, directory: Path) -> tuple[int, str, str]:
-        own = directory / "box"
-        own.mkdir(mode=0o700)
-        spec = BoxSpec("probe", ("/bin/sh", "-c", _CHECKS), egress=False)
-        joined = self._cgroups.make(f"probe-{os.getpid()}", spec.limits)
-        uid = _PROBE_UID if os.geteuid() == 0 else None
-        async with await self.start(spec, Place("probe", own, uid, joined.procs, joined.directories)) as program:
-            said = b""
-            while piece := await program.receive():
-                said += piece
-            return await program.wait(), said.decode("utf-8", "replace"), program.stderr
+    async def _tried(self, place: Place) -> walls.Findings:
+        joined = self._cgroups.make(f"probe-{os.getpid()}", walls.SPEC.limits)
+        place = replace(place, cgroup_procs=joined.procs, cgroup_directories=joined.directories)
+        async with await self.start(walls.SPEC, place) as program:
+            said = await walls.said_by(program)
+            return walls.judged(await program.wait(), said, program.stderr)
 
 
-def _judged(version: str, status: int, said: str, complaints: str, *, cgroups: Cgroups) -> Probe:
-    lines = said.splitlines()
-    faults = [line.removeprefix("fault: ") for line in lines if line.startswith("fault: ")]
-    if faults:
-        return Probe(False, version, "a box does not hold: " + "; ".join(faults), "do not use it; report this")
-    if status != 0 or lines[-1:] != ["done"]:
-        last = " | ".join(complaints.split("\n")[-3:]).strip(" |")
-        return Probe(False, version, f"a box cannot be built: {last or f'status {status}'}", _OPEN_UP)
+def _judged(version: str, found: walls.Findings, cgroups: Cgroups) -> Probe:
+    if found.faults:
+        return Probe(False, version, "a box does not hold: " + "; ".join(found.faults), "do not use it; report this")
+    if found.failure:
+        return Probe(False, version, f"a box cannot be built: {found.failure}", _OPEN_UP)
     features: set[Feature] = {"writable-binds", "seccomp"}
-    if "landlock" in lines:
+    if found.landlock:
         features.add("landlock")
     if "memory" in cgroups.limits:
         features.add("cgroup")

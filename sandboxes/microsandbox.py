@@ -7,7 +7,6 @@ there the suites that run every driver (escape, real servers) run this one too, 
 
 from __future__ import annotations
 
-import os
 import subprocess
 import tempfile
 from importlib import metadata
@@ -20,7 +19,7 @@ from anyio import to_thread
 
 from gateway.boxes import Level, Program
 from gateway.errors import InterlockError, SandboxFailure, UpstreamTimeout, UpstreamUnavailable
-from sandboxes import inside, kvm
+from sandboxes import inside, kvm, walls
 from sandboxes.driver import Driver, Overhead, Place, Probe, facts_of
 from sandboxes.host.plan import Jail
 from sandboxes.host.process import ChildProcess, ProcessSpec
@@ -30,7 +29,6 @@ from sandboxes.spec import MIB, BoxSpec
 
 INSTALL: Final = "pip install 'interlock-gateway[microsandbox]' (Linux with KVM)"
 _PACKAGE: Final = "microsandbox"
-_PROBE_UID: Final = 1_899_999_996
 _DOCTOR_S: Final = 5.0
 
 
@@ -90,12 +88,8 @@ class Microsandbox:
         """Boot a guest. Returns why that failed, or nothing."""
         spec = BoxSpec("microsandbox's probe", ("/bin/sh", "-c", "id -u; ls /sys/class/net"), egress=False)
         try:
-            with tempfile.TemporaryDirectory(prefix="interlock-probe-", ignore_cleanup_errors=True) as directory:
-                own = Path(directory) / "box"
-                own.mkdir(mode=0o700)
-                place = Place("probe", own, _PROBE_UID if os.geteuid() == 0 else None)
-                with anyio.fail_after(self._boot_s):
-                    return await _answered(await self.start(spec, place))
+            with walls.trial_place(self.name) as place, anyio.fail_after(self._boot_s):
+                return await _answered(await self.start(spec, place))
         except TimeoutError:
             return f"no guest booted within {self._boot_s:g} s"
         except (OSError, InterlockError) as exc:
@@ -104,11 +98,8 @@ class Microsandbox:
 
 async def _answered(program: Program) -> str:
     async with program:
-        told = b""
-        while len(told) < 4096 and (more := await program.receive()):
-            told += more
-        expected = [str(inside.UID), "lo"]
-        return "" if told.decode("utf-8", "replace").split() == expected else f"a guest fails: {program.obituary()}"
+        told = (await walls.said_by(program, 4096)).split()
+        return "" if told == [str(inside.UID), "lo"] else f"a guest fails: {program.obituary()}"
 
 
 def _runtime() -> Path | None:

@@ -14,12 +14,13 @@ import anyio
 from gateway import codec
 from gateway.boxes import BoxFacts, Program
 from gateway.errors import InterlockError, UpstreamProtocolError, UpstreamTimeout, UpstreamUnavailable
+from gateway.lines import LineSplitter, LineTooLong
 from sandboxes.code.replies import (
+    MAX_LINE_BYTES,
     Content,
     Entries,
     Envelope,
     Garbage,
-    LineSplitter,
     Pong,
     Ran,
     ReplyT,
@@ -64,7 +65,7 @@ class AgentClient:
     def __init__(self, program: Program, label: str) -> None:
         self._program = program
         self._label = label
-        self._lines = LineSplitter()
+        self._lines = LineSplitter(MAX_LINE_BYTES)
         self._arrived: deque[bytes] = deque()
         self._number = 0
         self._expected: set[int] = set()
@@ -176,7 +177,7 @@ class AgentClient:
                 data = await self._program.receive()
                 if not data:
                     raise UpstreamUnavailable("its output ended")
-                self._arrived.extend(self._lines.feed(data))
+                self._arrived.extend(_cut(self._lines, data))
             envelope = envelope_in(self._arrived.popleft())
             if envelope.id not in self._expected:
                 raise Garbage("an answer to nothing that was asked")
@@ -218,3 +219,10 @@ def _end_of(program: Program) -> str:
         return "does not listen any more"
     killed = " (killed; most often it used up its memory)" if status == 137 else ""
     return f"ended with exit status {status}{killed}"
+
+
+def _cut(lines: LineSplitter, data: bytes) -> list[bytes]:
+    try:
+        return lines.feed(data)
+    except LineTooLong as exc:
+        raise Garbage(str(exc)) from exc

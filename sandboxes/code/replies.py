@@ -18,29 +18,6 @@ class Garbage(Exception):
     """What came is not what was asked for. The text quotes none of it."""
 
 
-class LineSplitter:
-    """Cuts what a box writes into lines, and holds no more than one line of the allowed size and a piece."""
-
-    __slots__ = ("_max_bytes", "_tail")
-
-    def __init__(self, max_bytes: int = MAX_LINE_BYTES) -> None:
-        self._max_bytes = max_bytes
-        self._tail = bytearray()
-
-    def feed(self, data: bytes) -> list[bytes]:
-        """The lines that `data` completes. Raises `Garbage` for a longer one."""
-        first, *rest = data.split(b"\n")
-        self._tail += first
-        lines: list[bytes] = []
-        for piece in rest:
-            lines.append(bytes(self._tail))
-            self._tail = bytearray(piece)
-        if any(len(line) > self._max_bytes for line in (*lines, self._tail)):
-            self._tail.clear()
-            raise Garbage(f"a line of more than {self._max_bytes} bytes")
-        return lines
-
-
 def _decoded(value: object) -> bytes:
     if not isinstance(value, str):
         raise ValueError("not base64")  # noqa: TRY004  # pydantic takes `ValueError` for a fault of the input

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -15,15 +13,13 @@ from anyio import to_thread
 
 from gateway.boxes import Program
 from gateway.errors import InterlockError
-from sandboxes import inside
+from sandboxes import inside, walls
 from sandboxes.driver import Feature, Place, Probe
 from sandboxes.gvisor import runsc
 from sandboxes.spec import BoxSpec
 
 StartBox: TypeAlias = Callable[[BoxSpec, Place], Awaitable[Program]]
 
-PROBE_UID: Final = 1_899_999_997
-"""Host user of the probe's box where the gateway may choose one: nobody's, and below those that boxes get."""
 INSTALL: Final = (
     "install runsc of 2024-07-29 or newer (Debian 12: apt-get install -t bookworm-backports runsc; "
     "Debian 13: apt-get install runsc)"
@@ -32,6 +28,7 @@ OPEN_NAMESPACES: Final = (
     "allow unprivileged user namespaces: sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone, "
     "kernel.apparmor_restrict_unprivileged_userns"
 )
+_MAX_SAID: Final = 4096
 _LOOK: Final = """
 echo uid=$(id -u)
 while read -r name value; do case $name in CapEff:|CapBnd:) echo $name$value ;; esac; done < /proc/self/status
@@ -69,22 +66,14 @@ async def _tried(start: StartBox, deadline_s: float) -> str:
     """Start a box. Returns why it is none, or nothing."""
     spec = BoxSpec("gVisor's probe", ("/bin/sh", "-c", _LOOK), egress=False)
     try:
-        with tempfile.TemporaryDirectory(prefix="interlock-probe-") as directory, anyio.fail_after(deadline_s):
-            place = Place("probe", Path(directory) / "box", PROBE_UID if os.geteuid() == 0 else None)
-            place.directory.mkdir(mode=0o700)
-            return await _looked_round(await start(spec, place))
+        with walls.trial_place("gvisor") as place, anyio.fail_after(deadline_s):
+            async with await start(spec, place) as program:
+                said = await walls.said_by(program, _MAX_SAID)
+                return what_is_wrong(said.split("\n"), program.obituary())
     except TimeoutError:
         return f"a box did not end within {deadline_s:g} s"
     except (OSError, InterlockError) as exc:
         return str(exc)
-
-
-async def _looked_round(program: Program) -> str:
-    async with program:
-        told = b""
-        while len(told) < 4096 and (more := await program.receive()):
-            told += more
-        return what_is_wrong(told.decode("utf-8", "replace").split("\n"), program.obituary())
 
 
 def what_is_wrong(lines: list[str], obituary: str) -> str:

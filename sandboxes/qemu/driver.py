@@ -17,7 +17,8 @@ from anyio import to_thread
 
 from gateway.boxes import Level, Program
 from gateway.errors import InterlockError, SandboxFailure, UpstreamUnavailable
-from sandboxes.driver import Overhead, Place, Probe, WarmDriver, facts_of
+from sandboxes import walls
+from sandboxes.driver import Feature, Overhead, Place, Probe, WarmDriver, facts_of
 from sandboxes.host.plan import STAGE
 from sandboxes.host.process import ChildProcess, ProcessSpec
 from sandboxes.inside import variables
@@ -30,7 +31,6 @@ from sandboxes.qemu.initramfs import agent_entries, archive
 from sandboxes.qemu.kernel import find_kernel
 from sandboxes.qemu.line import Line
 from sandboxes.qemu.machine import OVERHEAD_BYTES, Accelerator, Machine, ram_for
-from sandboxes.qemu.probing import PROBE_SPEC, judged, probe_place
 from sandboxes.qemu.trees import Trees
 from sandboxes.spec import BoxSpec
 
@@ -97,14 +97,12 @@ class Qemu:
         seconds = _PROBE_S[self._accelerator]
         version = ""
         try:
-            equipment, layers = await self._prepared(PROBE_SPEC)  # images are made once, outside of the time limit
+            equipment, layers = await self._prepared(walls.SPEC)  # images are made once, outside of the time limit
             version = equipment.version
-            with anyio.fail_after(seconds), probe_place(self._cache) as place:
-                async with await self._started(PROBE_SPEC, place, equipment, layers, seconds) as program:
-                    said = b""
-                    while piece := await program.receive():
-                        said += piece
-                    return judged(version, await program.wait(), said.decode("utf-8", "replace"), program.stderr)
+            with anyio.fail_after(seconds), walls.trial_place("qemu", self._cache) as place:
+                async with await self._started(walls.SPEC, place, equipment, layers, seconds) as program:
+                    said = await walls.said_by(program)
+                    return _judged(version, walls.judged(await program.wait(), said, program.stderr))
         except TimeoutError:
             return Probe(False, version, f"no guest was up and down in {seconds:g} s", self._remedy())
         except (InterlockError, OSError) as exc:
@@ -250,6 +248,15 @@ class Qemu:
             raise SandboxFailure(f"no guest can be made: {exc}") from exc
         version = f"{found[1] if found else 'unknown'} linux-{kernel.version}"
         return Equipment(Path(qemu), Path(bwrap), version, image, initrd)
+
+
+def _judged(version: str, found: walls.Findings) -> Probe:
+    if found.faults:
+        return Probe(False, version, "a guest does not hold: " + "; ".join(found.faults), "do not use it; report this")
+    if found.failure:
+        return Probe(False, version, f"a guest does not work: {found.failure}", "report this")
+    features: set[Feature] = {"warm", "seccomp"}
+    return Probe(True, version, features=frozenset(features | {"landlock"} if found.landlock else features))
 
 
 _: type[WarmDriver] = Qemu

@@ -25,7 +25,6 @@ from sandboxes.code.replies import (
     Entries,
     Envelope,
     Garbage,
-    LineSplitter,
     Ran,
     Reply,
     Seeded,
@@ -385,22 +384,6 @@ def test_any_object_is_of_the_kind_asked_for_or_garbage(value: dict[str, object]
         return
 
     assert isinstance(reply, kind)
-
-
-@given(st.lists(st.binary(max_size=40), max_size=12), st.integers(1, 30))
-def test_lines_are_the_same_however_they_arrive_and_never_longer_than_allowed(pieces: list[bytes], limit: int) -> None:
-    whole = b"".join(pieces)
-    splitter = LineSplitter(limit)
-    lines: list[bytes] = []
-    try:
-        for piece in pieces:
-            lines += splitter.feed(piece)
-    except Garbage:
-        assert max(map(len, whole.split(b"\n"))) > limit
-        return
-
-    assert lines == whole.split(b"\n")[:-1]
-    assert all(len(line) <= limit for line in lines)
 
 
 @given(st.binary(max_size=60))

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import random
 
-from hypothesis import given
-from hypothesis import strategies as st
-
 from adapters.upstreams.wire.backoff import Backoff
-from adapters.upstreams.wire.jsonlines import LineSplitter
 from sandboxes.host.last_words import LastWords
 
 
@@ -34,19 +29,6 @@ def test_delay_stays_bounded_after_many_failures() -> None:
     backoff = Backoff(max_s=60, random=random.Random(1).random)
 
     assert all(0 < backoff.failed(ran_s=0) <= 60 for _ in range(5_000))
-
-
-@given(
-    st.lists(st.binary(max_size=20).filter(lambda line: b"\n" not in line), max_size=20), st.lists(st.integers(0, 400))
-)
-def test_lines_are_the_same_however_the_stream_is_cut(lines: list[bytes], places: list[int]) -> None:
-    stream = b"".join(line + b"\n" for line in lines)
-    edges = sorted({place % (len(stream) + 1) for place in places} | {0, len(stream)})
-    splitter = LineSplitter(100)
-
-    got = [line for start, end in itertools.pairwise(edges) for line in splitter.feed(stream[start:end])]
-
-    assert got == lines
 
 
 def test_last_words_hold_no_secret_and_no_control_character() -> None:

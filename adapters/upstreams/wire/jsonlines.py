@@ -9,6 +9,7 @@ from typing import Final, Protocol
 from gateway import codec
 from gateway.codec import JsonObject
 from gateway.errors import InterlockError, UpstreamProtocolError, UpstreamUnavailable
+from gateway.lines import LineSplitter, LineTooLong
 
 _MAX_NOISE_LINES: Final = 200
 
@@ -21,32 +22,6 @@ class ByteDuplex(Protocol):
     async def receive(self) -> bytes: ...
 
     def obituary(self) -> str: ...
-
-
-class LineSplitter:
-    """Cuts a byte stream into lines, and holds no more than one line of the allowed size and a piece."""
-
-    __slots__ = ("_max_line_bytes", "_tail")
-
-    def __init__(self, max_line_bytes: int) -> None:
-        self._max_line_bytes = max_line_bytes
-        self._tail = bytearray()
-
-    def feed(self, data: bytes) -> list[bytes]:
-        """The lines that `data` completes, without their ends. Raises `UpstreamProtocolError` for a longer one."""
-        first, *rest = data.split(b"\n")
-        self._tail += first
-        lines: list[bytes] = []
-        for piece in rest:
-            lines.append(bytes(self._tail))
-            self._tail = bytearray(piece)
-        if (
-            max((len(line) for line in lines), default=0) > self._max_line_bytes
-            or len(self._tail) > self._max_line_bytes
-        ):
-            self._tail.clear()
-            raise UpstreamProtocolError(f"a line exceeds the limit of {self._max_line_bytes} bytes")
-        return lines
 
 
 class JsonLines:
@@ -106,7 +81,7 @@ class JsonLines:
         try:
             for line in self._lines.feed(data):
                 self._take(line)
-        except UpstreamProtocolError as exc:
+        except (LineTooLong, UpstreamProtocolError) as exc:
             self._end = UpstreamProtocolError(f"upstream {self._label} cannot be understood: {exc}")
 
     def _take(self, line: bytes) -> None:
