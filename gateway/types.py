@@ -131,6 +131,8 @@ class Credentials:
     bearer: str = field(default="", repr=False)
     client_ip: str = ""
     on_loopback: bool = False
+    fault: str = ""
+    """Why what it carried cannot be read, for the caller: such a request is nobody's, and not an anonymous one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -145,6 +145,8 @@ class FakeIdentifier:
         self.seen.append(credentials)
         if self.fail_with is not None:
             raise self.fail_with
+        if credentials.fault:
+            raise Unauthenticated(credentials.fault)
         if not credentials.bearer and self.anonymous is not None and credentials.on_loopback:
             return self.anonymous
         identity = self.known.get(credentials.bearer)

@@ -34,7 +34,7 @@ from gateway.identity.identifier import Identification
 from gateway.identity.keyring import KeyRing
 from gateway.identity.seal import Sealer
 from gateway.listeners.admin import admin_app
-from gateway.listeners.mcp.endpoint import Guards
+from gateway.listeners.guards import Guards
 from gateway.listeners.mcp.methods import SUPPORTED_VERSIONS
 from gateway.listeners.mcp.sessions import Sessions
 from gateway.lister import SERVED, About, Lister

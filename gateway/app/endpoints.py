@@ -9,8 +9,9 @@ from typing import Any, TypeAlias
 from gateway.errors import Unauthenticated
 from gateway.events import Events
 from gateway.identity.metadata import challenge, metadata_url
+from gateway.listeners.guards import Guards
 from gateway.listeners.mcp.calls import MERGED, CallMaker, Seal, Tracing
-from gateway.listeners.mcp.endpoint import Guards, McpEndpoint
+from gateway.listeners.mcp.endpoint import McpEndpoint
 from gateway.listeners.mcp.envelope import Message
 from gateway.listeners.mcp.legacy import LegacyLeg
 from gateway.listeners.mcp.listen import ListenStreams

@@ -50,6 +50,8 @@ class Identification:
 
     async def identify(self, credentials: Credentials) -> Identity:
         """Who a request is from. Raises `Unauthenticated`, which says what to send instead."""
+        if credentials.fault:
+            raise malformed(credentials.fault)
         bearer = credentials.bearer
         if not bearer:
             return self._without_credential(credentials)

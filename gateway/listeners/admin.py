@@ -12,8 +12,8 @@ from starlette.routing import Route
 
 from gateway import codec
 from gateway.errors import InterlockError
-from gateway.listeners.mcp.endpoint import Guards, credentials_of
-from gateway.listeners.mcp.http import headers_of
+from gateway.listeners.guards import Guards, credentials_of
+from gateway.listeners.http import headers_of
 from gateway.ports import Identifier
 
 ADMIN_ROLE = "admin"

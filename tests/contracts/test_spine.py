@@ -20,8 +20,8 @@ from gateway.identity.identifier import Anonymous, Identification
 from gateway.identity.keyring import KeyRing
 from gateway.identity.keys import mint
 from gateway.identity.token_cache import TokenCache
+from gateway.listeners.http import EventStream
 from gateway.listeners.mcp.envelope import Envelope, Message
-from gateway.listeners.mcp.http import EventStream
 from gateway.listeners.mcp.legacy import LegacyExchange
 from gateway.listeners.mcp.modern import ModernExchange
 from gateway.listeners.mcp.quiet import QuietExchange

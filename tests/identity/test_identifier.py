@@ -73,6 +73,13 @@ async def test_bad_credential_is_refused_where_none_would_do(bearer: str) -> Non
     assert caught.value.challenge
 
 
+async def test_what_cannot_be_read_is_refused_with_what_is_wrong_and_never_anonymous() -> None:
+    with pytest.raises(Unauthenticated, match="two headers") as caught:
+        await (await identification()).identify(Credentials(on_loopback=True, fault="two headers"))
+
+    assert caught.value.challenge == "invalid_request"
+
+
 async def test_credential_of_absurd_length_is_not_looked_at() -> None:
     with pytest.raises(Unauthenticated, match="reasonable length"):
         await (await identification()).identify(Credentials("ilk_" + "a" * MAX_BEARER))

@@ -9,7 +9,7 @@ import pytest
 
 from gateway.errors import PolicyDenied, UpstreamUnavailable
 from gateway.events import Event, Events
-from gateway.listeners.mcp import http
+from gateway.listeners import http
 from tests.mcp.sessions import Client, begun
 from tests.mcp.worlds import World
 from tests.registry.samples import catalog_of, resource

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from gateway.listeners.mcp.endpoint import Guards, credentials_of
-from gateway.listeners.mcp.http import headers_of
+from gateway.listeners.guards import Guards, credentials_of
+from gateway.listeners.http import headers_of
 from tests.mcp.asgi import LOCAL, Header, fetch
 from tests.mcp.worlds import World, call, headers_for, request
 
@@ -263,6 +263,7 @@ async def test_two_credentials_are_none() -> None:
     answer = await World().post(request("tools/list"), good, good)
 
     assert answer.status == 401
+    assert b"more than one Authorization header" in answer.body
 
 
 @pytest.mark.parametrize("value", [b"Bearer ana", b"bearer ana", b"BEARER  ana  "])
@@ -273,6 +274,15 @@ def test_bearer_is_read_in_any_case(value: bytes) -> None:
 
     assert (credentials.bearer, credentials.client_ip, credentials.on_loopback) == ("ana", "192.0.2.9", False)
     assert "ana" not in repr(credentials)
+
+
+def test_credential_that_cannot_be_read_is_nobodys_even_on_this_machine() -> None:
+    scope: dict[str, Any] = {"headers": [(b"authorization", b"Basic YTpi")], "client": ("127.0.0.1", 1)}
+
+    credentials = credentials_of(scope, headers_of(scope))
+
+    assert (credentials.bearer, credentials.on_loopback) == ("", False)
+    assert "is not `Bearer" in credentials.fault
 
 
 async def test_what_is_no_endpoint_goes_to_the_rest_of_the_application() -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import anyio
 import pytest
 
-from gateway.listeners.mcp import http
+from gateway.listeners import http
 from gateway.ports import Relay
 from gateway.types import Authorized, Obligation, Result
 from tests.fakes import permit_for

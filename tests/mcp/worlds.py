@@ -17,8 +17,8 @@ from gateway.events import Events
 from gateway.headers import encode_value
 from gateway.identity.seal import Sealer
 from gateway.listeners.admin import Views, admin_app
+from gateway.listeners.guards import Guards
 from gateway.listeners.mcp.calls import Seal
-from gateway.listeners.mcp.endpoint import Guards
 from gateway.listeners.mcp.methods import SUPPORTED_VERSIONS
 from gateway.listeners.mcp.sessions import Sessions
 from gateway.lister import SERVED, About, Lister

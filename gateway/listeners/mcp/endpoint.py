@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import lru_cache
-from ipaddress import ip_address
 from typing import Final
-from urllib.parse import urlsplit
 
-from gateway.listeners.mcp.calls import Tracing
-from gateway.listeners.mcp.envelope import Message, parse
-from gateway.listeners.mcp.http import (
+from gateway.listeners.guards import Guards, credentials_of
+from gateway.listeners.http import (
     BodyTooLarge,
     ClientLeft,
     Headers,
@@ -24,72 +19,15 @@ from gateway.listeners.mcp.http import (
     respond,
     respond_json,
 )
+from gateway.listeners.mcp.calls import Tracing
+from gateway.listeners.mcp.envelope import Message, parse
 from gateway.listeners.mcp.inbound import Inbound
 from gateway.listeners.mcp.legacy import LegacyLeg
 from gateway.listeners.mcp.methods import LEGACY_VERSIONS, MODERN_VERSIONS
 from gateway.listeners.mcp.modern import ModernLeg
 from gateway.listeners.mcp.wire import INVALID_REQUEST, RpcError, reply_of_rpc_error
-from gateway.types import Credentials
 
-_PROXY_HEADERS: Final = frozenset(
-    {
-        b"forwarded", b"via", b"x-real-ip", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto",
-        b"x-forwarded-port", b"x-forwarded-server", b"x-client-ip", b"true-client-ip", b"cf-connecting-ip",
-    }
-)  # fmt: skip
-"""What proxies add; one that adds none of these cannot be told from a caller on this machine."""
 _NO_MESSAGE: Final = Message({}, "", {})
-
-
-@dataclass(frozen=True, slots=True)
-class Guards:
-    """What a request must satisfy before anything of it is read.
-
-    `hosts` and `origins` are lower-case `host` or `host:port`, and whole origins; a loopback listener always takes
-    loopback names (DNS rebinding: 2026-07-28, basic/transports/streamable-http, "Security & Endpoint").
-    """
-
-    max_body_bytes: int
-    hosts: frozenset[str] = frozenset()
-    origins: frozenset[str] = frozenset()
-    loopback: bool = True
-
-    def refusal(self, headers: Headers) -> tuple[int, str] | None:
-        """Status and words when Host or Origin is not one that is served here."""
-        hosts = headers.get(b"host", [])
-        if len(hosts) != 1 or not self._host_allowed(hosts[0].decode("latin-1").lower()):
-            return 421, "Host is not served here; add it to listen.allowed_hosts"
-        origins = headers.get(b"origin")
-        if origins is not None and not (
-            len(origins) == 1 and self._origin_allowed(origins[0].decode("latin-1").lower())
-        ):
-            return 403, "Origin is not allowed; add it to listen.allowed_origins"
-        return None
-
-    def _host_allowed(self, host: str) -> bool:
-        name = _name_of(host)
-        return host in self.hosts or name in self.hosts or (self.loopback and _is_loopback_name(name))
-
-    def _origin_allowed(self, origin: str) -> bool:
-        if origin in self.origins:
-            return True
-        try:
-            parts = urlsplit(origin)
-            name = parts.hostname or ""
-        except ValueError:
-            return False
-        return self.loopback and parts.scheme in ("http", "https") and _is_loopback_name(name)
-
-
-def _name_of(host: str) -> str:
-    """A Host header without its port."""
-    if host.startswith("["):
-        return host.partition("]")[0] + "]"
-    return host.partition(":")[0]
-
-
-def _is_loopback_name(name: str) -> bool:
-    return name in ("localhost", "127.0.0.1", "[::1]", "::1")
 
 
 class McpEndpoint:
@@ -159,25 +97,3 @@ def _is_legacy(message: Message, headers: Headers) -> bool:
     # 2025-03-26 had sessions but no version header. A modern envelope without the header is a modern fault.
     meta = message.params.get("_meta")
     return not (isinstance(meta, dict) and "io.modelcontextprotocol/protocolVersion" in meta)
-
-
-def credentials_of(scope: Scope, headers: Headers) -> Credentials:
-    """Who a request may be from. Behind a proxy everybody seems to come from loopback, so then nobody does."""
-    client = scope.get("client")
-    address: str = client[0] if client else ""  # type: ignore[index]  # ASGI: a pair of host and port, or nothing
-    authorization = headers.get(b"authorization", [])
-    bearer = ""
-    if authorization:
-        kind, _, token = authorization[0].decode("latin-1").partition(" ")
-        # A second header or another scheme is no credential, and it is not anonymous either: it is a wrong one.
-        bearer = token.strip() if kind.lower() == "bearer" and len(authorization) == 1 else "\x00"
-    direct = _PROXY_HEADERS.isdisjoint(headers)
-    return Credentials(bearer or ("\x00" if authorization else ""), address, direct and _on_loopback(address))
-
-
-@lru_cache(maxsize=4_096)
-def _on_loopback(address: str) -> bool:
-    try:
-        return ip_address(address).is_loopback
-    except ValueError:
-        return False

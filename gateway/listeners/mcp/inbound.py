@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from gateway.errors import InvalidCall
+from gateway.listeners.http import Headers, Receive, Send
 from gateway.listeners.mcp.calls import Tracing
 from gateway.listeners.mcp.envelope import Message
-from gateway.listeners.mcp.http import Headers, Receive, Send
 from gateway.listeners.mcp.methods import LOG_LEVELS
 from gateway.types import Call, Credentials
 

@@ -11,9 +11,9 @@ from typing import Final
 from gateway import codec
 from gateway.errors import InterlockError, InvalidCall, Unauthenticated
 from gateway.events import Event, Events
+from gateway.listeners.http import ClientWatch, EventStream, Reply, one, respond, respond_json
 from gateway.listeners.mcp.calls import MERGED, CallMaker
 from gateway.listeners.mcp.envelope import Message
-from gateway.listeners.mcp.http import ClientWatch, EventStream, one, respond, respond_json
 from gateway.listeners.mcp.inbound import Inbound, accepts_events, reaches, require_capability
 from gateway.listeners.mcp.methods import LEGACY_VERSIONS, LOG_LEVELS, METHODS, Method
 from gateway.listeners.mcp.quiet import Handler
@@ -23,7 +23,6 @@ from gateway.listeners.mcp.wire import (
     INVALID_PARAMS,
     INVALID_REQUEST,
     METHOD_NOT_FOUND,
-    Reply,
     RpcError,
     event,
     notification,

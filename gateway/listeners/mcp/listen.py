@@ -9,9 +9,9 @@ from typing import Final
 from gateway import codec
 from gateway.errors import InterlockError, InvalidCall
 from gateway.events import Event, Events, Subscription
+from gateway.listeners.http import EventStream
 from gateway.listeners.mcp.calls import MERGED, Directory
 from gateway.listeners.mcp.envelope import SUBSCRIPTION_META
-from gateway.listeners.mcp.http import EventStream
 from gateway.listeners.mcp.quiet import Handler, QuietExchange
 from gateway.listeners.mcp.wire import RequestId, event, notification
 from gateway.types import Call, FrozenDict, Identity, Resource, Result, freeze

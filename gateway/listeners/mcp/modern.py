@@ -9,9 +9,9 @@ from typing import Final, Protocol
 from gateway import codec
 from gateway.errors import InterlockError, Unauthenticated, UpstreamProtocolError
 from gateway.headers import param_mismatch
+from gateway.listeners.http import ClientWatch, EventStream, Headers, Reply, respond, respond_json
 from gateway.listeners.mcp.calls import CallMaker
 from gateway.listeners.mcp.envelope import Envelope, open_envelope
-from gateway.listeners.mcp.http import ClientWatch, EventStream, Headers, respond, respond_json
 from gateway.listeners.mcp.inbound import Inbound, MissingCapability, accepts_events, reaches, require_capability
 from gateway.listeners.mcp.methods import METHODS, Method
 from gateway.listeners.mcp.quiet import Handler
@@ -22,7 +22,6 @@ from gateway.listeners.mcp.wire import (
     METHOD_NOT_FOUND,
     MISSING_CAPABILITY,
     STATUS_OF_CODE,
-    Reply,
     RequestId,
     RpcError,
     event,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from gateway import codec
@@ -19,17 +18,11 @@ from gateway.errors import (
     UpstreamTimeout,
     UpstreamUnavailable,
 )
+from gateway.listeners.http import Header, Reply
 from gateway.types import Result
 
 RequestId: TypeAlias = "str | int | float | None"
-Header: TypeAlias = tuple[bytes, bytes]
 
-JSON: Final[Header] = (b"content-type", b"application/json")
-EVENT_STREAM: Final[tuple[Header, ...]] = (
-    (b"content-type", b"text/event-stream"),
-    (b"cache-control", b"no-cache, no-transform"),
-    (b"x-accel-buffering", b"no"),
-)
 AUTHORIZATION_META: Final = "io.modelcontextprotocol/authorization"
 
 PARSE_ERROR: Final = -32700
@@ -62,15 +55,6 @@ class RpcError(Exception):
         self.message = message
         self.data = data
         self.status = status or STATUS_OF_CODE.get(code, 200)
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """One JSON-RPC response as bytes, with its HTTP status and extra headers."""
-
-    status: int
-    body: bytes
-    headers: tuple[Header, ...] = ()
 
 
 def success(request_id: RequestId, result: bytes) -> bytes:

@@ -4,19 +4,35 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, TypeAlias
-
-from gateway.listeners.mcp.wire import EVENT_STREAM, JSON, Header, Reply
 
 Scope: TypeAlias = MutableMapping[str, object]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, object]]]
 Send: TypeAlias = Callable[[MutableMapping[str, object]], Awaitable[None]]
 Headers: TypeAlias = dict[bytes, list[bytes]]
+Header: TypeAlias = tuple[bytes, bytes]
+
+JSON: Final[Header] = (b"content-type", b"application/json")
+EVENT_STREAM: Final[tuple[Header, ...]] = (
+    (b"content-type", b"text/event-stream"),
+    (b"cache-control", b"no-cache, no-transform"),
+    (b"x-accel-buffering", b"no"),
+)
 
 WATCH_AFTER_S: Final = 0.05
 """A call that is done sooner is not watched for its client's leaving: the watch would cost more than the rest."""
 KEEP_ALIVE_S: Final = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One JSON response as bytes, with its HTTP status and extra headers."""
+
+    status: int
+    body: bytes
+    headers: tuple[Header, ...] = ()
 
 
 class BodyTooLarge(Exception):
