@@ -95,6 +95,8 @@ class Identity:
     method: Literal["none", "anonymous", "api_key", "jwt"] = "none"
     issuer: str = ""
     credential_id: str = ""
+    hops: tuple[str, ...] = ()
+    """The agents behind this gateway that the call came through, first one first (`gateway.identity.chain`)."""
 
     @cached_property
     def principal(self) -> str:
@@ -131,6 +133,8 @@ class Credentials:
     bearer: str = field(default="", repr=False)
     client_ip: str = ""
     on_loopback: bool = False
+    chain: str = field(default="", repr=False)
+    """The signed chain of delegation that an agent handed on (`gateway.identity.chain`), or empty."""
     fault: str = ""
     """Why what it carried cannot be read, for the caller: such a request is nobody's, and not an anonymous one."""
 
@@ -173,19 +177,21 @@ class Call:
     parent_id: str = ""
     """The call that caused this one (a sampling request during a tool call), or empty."""
     started_ns: int = 0
+    facts: Mapping[str, object] = EMPTY
+    """What the listener read off the parameters for policy, as members of `resource.properties` (A2A: `message`...)."""
     resume: Mapping[str, object] | None = None
     """Unsealed state of an earlier round of the same call (MCP 2026-07-28, patterns/mrtr), or `None`."""
 
     @cached_property
     def arguments(self) -> Mapping[str, object]:
-        """The call's arguments; empty for methods that have none."""
-        value = self.params.get("arguments")
+        """The part of the parameters that policy reads: `arguments` in MCP, all of them in A2A."""
+        value = self.params.get("arguments") if self.protocol == "mcp" else self.params
         return value if isinstance(value, FrozenDict) else EMPTY
 
     @cached_property
     def arguments_digest(self) -> str:
         """`sha256:` over the canonical arguments."""
-        arguments = self.params.get("arguments")
+        arguments = self.params.get("arguments") if self.protocol == "mcp" else self.params
         return "sha256:" + hashlib.sha256(codec.canonical(arguments)).hexdigest()
 
     @cached_property
@@ -285,5 +291,7 @@ class Result:
     payload: bytes
     outcome: Outcome = "ok"
     labels: tuple[str, ...] = ()
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    """Response headers of the upstream that its protocol wants handed on (A2A: `A2A-Extensions`, `Retry-After`)."""
     state: Mapping[str, object] | None = None
     """With `input_required`: what the next round needs; the listener seals it into `requestState`."""

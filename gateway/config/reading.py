@@ -199,6 +199,8 @@ def secrets_in(settings: Settings) -> Mapping[str, str]:
     tables = {"telemetry.otlp_headers": settings.telemetry.otlp_headers}
     for upstream, entry in settings.upstreams.items():
         tables |= {f"upstreams.{upstream}.env": entry.env, f"upstreams.{upstream}.headers": entry.headers}
+    for agent, described in settings.agents.items():
+        tables[f"agents.{agent}.headers"] = described.headers
     for place, table in tables.items():
         values |= {f"{place}.{name}": value for name, value in table.items()}
     return {key: value for key, value in values.items() if is_reference(value)}

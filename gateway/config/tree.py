@@ -195,6 +195,7 @@ class Listen(Section):
     allowed_hosts: Texts = ()
     allowed_origins: Texts = ()
     max_body_bytes: int = Field(default=4 * MIB, ge=1024, le=1024 * MIB)
+    grpc_port: int = Field(default=0, ge=0, le=65535)
 
     @property
     def on_loopback(self) -> bool:
@@ -329,7 +330,31 @@ class Sandbox(Section):
         return self
 
 
-class Upstream(Section):
+class Remote(Section):
+    """What servers and agents behind the gateway have in common: one set of keys, with one meaning."""
+
+    headers: Annotated[Mapping[str, str], AfterValidator(_labelled)] = {}
+    timeout_s: float = Field(default=60, gt=0, le=86_400)
+    max_result_bytes: int = Field(default=16 * MIB, ge=1024, le=4096 * MIB)
+    labels: Texts = ()
+    risk: Literal["low", "medium", "high"] = "medium"
+    pin: Literal["first-use", "manual"] = "first-use"
+
+
+class Agent(Remote):
+    """One A2A agent behind the gateway, by the address of its card. With `skills`, only as much of it as these."""
+
+    card_url: HttpUrl
+    skills: Texts = ()
+
+    @model_validator(mode="after")
+    def _has_a_card(self) -> Self:
+        if not self.card_url:
+            raise _fault("card_url", "must be the address of the agent's card (.../.well-known/agent-card.json)")
+        return self
+
+
+class Upstream(Remote):
     """One server behind the gateway: over HTTP (`url`), as a process of ours (`command`), or built in (`sandbox`)."""
 
     type: Literal["mcp", "sandbox"]
@@ -340,16 +365,10 @@ class Upstream(Section):
     sandbox: Literal["", "none", "process", "vm-emulated", "gvisor", "vm"] = ""
     binds: Binds = ()
     environment: Annotated[str, AfterValidator(_name_or_nothing)] = ""
-    headers: Annotated[Mapping[str, str], AfterValidator(_labelled)] = {}
-    timeout_s: float = Field(default=60, gt=0, le=86_400)
-    max_result_bytes: int = Field(default=16 * MIB, ge=1024, le=4096 * MIB)
     idle_s: float = Field(default=300, gt=0, le=604_800)
     max_processes: int = Field(default=4, ge=1, le=1000)
     era: Literal["auto", "legacy", "modern"] = "auto"
-    labels: Texts = ()
-    risk: Literal["low", "medium", "high"] = "medium"
     tools: Texts = ("*",)
-    pin: Literal["first-use", "manual"] = "first-use"
 
     @model_validator(mode="after")
     def _reached_in_one_way(self) -> Self:
@@ -411,6 +430,7 @@ class Settings(Section):
     limits: Limits = Limits()
     sandbox: Sandbox = Sandbox()
     upstreams: Mapping[Name, Upstream] = {}
+    agents: Mapping[Name, Agent] = {}
 
     @property
     def source(self) -> Source | None:
@@ -420,6 +440,13 @@ class Settings(Section):
     def came_from(self, source: Source) -> None:
         """Remember where these settings were read."""
         self._source = source
+
+    @model_validator(mode="after")
+    def _one_name_for_one_thing(self) -> Self:
+        for name in self.agents:
+            if name in self.upstreams:
+                raise _fault(f"agents.{name}", "is the name of an upstream too: rules could not tell the two apart")
+        return self
 
     @model_validator(mode="after")
     def _anonymous_stays_at_home(self) -> Self:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from gateway.errors import Unauthenticated
 from gateway.identity.bearer import MAX_BEARER, malformed, refused
+from gateway.identity.chain import Chains
 from gateway.identity.jwt import JwtVerifier
 from gateway.identity.keyring import KeyRing
 from gateway.identity.keys import PREFIX
@@ -42,7 +43,9 @@ class Identification:
         tokens: JwtVerifier | None = None,
         cache: TokenCache,
         anonymous: Anonymous | None = None,
+        chains: Chains | None = None,
     ) -> None:
+        self._chains = chains
         self._keys = keys
         self._tokens = tokens
         self._cache = cache
@@ -52,6 +55,14 @@ class Identification:
         """Who a request is from. Raises `Unauthenticated`, which says what to send instead."""
         if credentials.fault:
             raise malformed(credentials.fault)
+        identity = await self._identified(credentials)
+        if self._chains is not None:
+            return self._chains.extended(identity, credentials.chain)
+        if credentials.chain:
+            raise refused("no agents are configured here that an Interlock-Chain could come from: leave the header out")
+        return identity
+
+    async def _identified(self, credentials: Credentials) -> Identity:
         bearer = credentials.bearer
         if not bearer:
             return self._without_credential(credentials)

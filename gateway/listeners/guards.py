@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import ip_address
@@ -79,9 +80,16 @@ def credentials_of(scope: Scope, headers: Headers) -> Credentials:
     address: str = client[0] if client else ""  # type: ignore[index]  # ASGI: a pair of host and port, or nothing
     on_loopback = _PROXY_HEADERS.isdisjoint(headers) and _on_loopback(address)
     try:
-        return Credentials(bearer_of(headers.get(b"authorization", ())), address, on_loopback)
+        bearer, chain = bearer_of(headers.get(b"authorization", ())), _chain(headers.get(b"interlock-chain", ()))
+        return Credentials(bearer, address, on_loopback, chain)
     except Unauthenticated as exc:
         return Credentials("", address, fault=str(exc))
+
+
+def _chain(values: Sequence[bytes]) -> str:
+    if len(values) > 1:
+        raise Unauthenticated("more than one Interlock-Chain header came with the request: send one")
+    return values[0].decode("latin-1") if values else ""
 
 
 @lru_cache(maxsize=4_096)

@@ -29,6 +29,7 @@ def test_documented_defaults_are_the_real_ones() -> None:
 
     assert loads("\n".join(lines), Path("/base")) == loads("", Path("/base"))
     assert {key for key, text in defaults.items() if text == "required"} == {
+        "agents.NAME.card_url",
         "identity.issuers.NAME.issuer",
         "upstreams.NAME.type",
     }

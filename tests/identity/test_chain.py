@@ -1,0 +1,210 @@
+"""A chain of delegation is the gateway's word, handed to one agent; loops are found with it and without it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.errors import PolicyDenied, Unauthenticated
+from gateway.identity.chain import MAX_TOKEN, TTL_S, Chains, Hops
+from gateway.types import Authorized, Call, Entity, Identity, Permit, Resource
+from tests.fakes import ANA
+
+URL = "https://gateway.example"
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_s = 1_800_000_000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def chains(clock: Clock | None = None, *, max_depth: int = 8, url: str = URL, secret: bytes = b"k" * 32) -> Chains:
+    known = {"planner", "research", "writer"}
+    return Chains(secret, url, known.__contains__, clock or Clock(), max_depth)
+
+
+def agent(name: str) -> Identity:
+    return Identity(Entity("agent", f"agent:{name}"), tenant="acme", method="api_key")
+
+
+def calling(identity: Identity, name: str, number: int = 1) -> Authorized:
+    call = Call(f"c{number}", "a2a.message.send", "SendMessage", Resource("agent", name, name, name), protocol="a2a")
+    return Authorized(call, identity, Permit("d1", call.digest))
+
+
+def test_agent_that_hands_its_token_back_acts_for_whom_it_was_asked() -> None:
+    signing = chains()
+
+    with signing.entering(calling(ANA, "planner"), "planner") as token:
+        found = signing.extended(agent("planner"), token)
+
+    assert found.subject == Entity("agent", "agent:planner")
+    assert found.on_behalf_of == Entity("user", "user:ana")
+    assert found.delegation == ("user:ana", "agent:planner")
+    assert found.hops == ("planner",)
+
+
+def test_chain_grows_with_each_hop_and_a_replica_reads_it() -> None:
+    first, second = chains(), chains()
+
+    with first.entering(calling(ANA, "planner"), "planner") as token:
+        planner = second.extended(agent("planner"), token)
+    with second.entering(calling(planner, "research"), "research") as token:
+        research = first.extended(agent("research"), token)
+
+    assert research.delegation == ("user:ana", "agent:planner", "agent:research")
+    assert research.hops == ("planner", "research")
+    assert research.principal != first.extended(agent("research"), "").principal
+
+
+def test_loop_is_refused_with_its_path() -> None:
+    signing = chains()
+    with signing.entering(calling(ANA, "planner"), "planner") as token:
+        planner = signing.extended(agent("planner"), token)
+    with signing.entering(calling(planner, "research"), "research") as token:
+        research = signing.extended(agent("research"), token)
+
+    with (
+        pytest.raises(PolicyDenied, match="planner -> research -> planner") as caught,
+        signing.entering(calling(research, "planner"), "planner"),
+    ):
+        pass
+
+    assert caught.value.reasons[0].code == "delegation_loop"
+    assert caught.value.decision_id == "d1"
+
+
+def test_loop_is_found_though_the_agent_dropped_the_header() -> None:
+    signing = chains()
+
+    with signing.entering(calling(ANA, "planner"), "planner"):
+        planner = signing.extended(agent("planner"), "")
+        with signing.entering(calling(planner, "research", 2), "research"):
+            research = signing.extended(agent("research"), "")
+            with (
+                pytest.raises(PolicyDenied, match="come back"),
+                signing.entering(calling(research, "planner", 3), "planner"),
+            ):
+                pass
+
+    assert research.on_behalf_of == Entity("user", "user:ana")
+
+
+def test_agent_that_works_for_two_without_a_token_acts_for_neither_and_visits_nobody_of_either_chain() -> None:
+    signing = chains()
+    bo = replace(ANA, subject=Entity("user", "user:bo"), hops=("writer",))
+
+    with (
+        signing.entering(calling(ANA, "planner", 1), "planner"),
+        signing.entering(calling(bo, "planner", 2), "planner"),
+    ):
+        found = signing.extended(agent("planner"), "")
+
+    assert (found.on_behalf_of, found.delegation) == (None, ())
+    assert set(found.hops) == {"writer", "planner"}
+
+
+def test_work_is_remembered_until_its_task_ends_and_no_longer_than_an_hour() -> None:
+    clock = Clock()
+    signing = chains(clock)
+    hops = Hops(("user:ana",), ("planner",))
+    signing.works_on("planner", "t1", hops)
+    signing.works_on("planner", "t2", hops)
+
+    during = signing.extended(agent("planner"), "").hops
+    signing.ended("planner", "t1")
+    signing.ended("planner", "t1")
+    still = signing.extended(agent("planner"), "").hops
+    clock.now_s += TTL_S
+    after = signing.extended(agent("planner"), "").hops
+
+    assert (during, still, after) == (("planner",), ("planner",), ())
+
+
+def test_depth_is_limited() -> None:
+    signing = chains(max_depth=1)
+    with signing.entering(calling(ANA, "planner"), "planner") as token:
+        planner = signing.extended(agent("planner"), token)
+
+    with (
+        pytest.raises(PolicyDenied, match="1 agents already") as caught,
+        signing.entering(calling(planner, "research"), "research"),
+    ):
+        pass
+
+    assert caught.value.reasons[0].code == "delegation_too_deep"
+
+
+def test_token_is_of_no_use_to_another_caller() -> None:
+    signing = chains()
+    with signing.entering(calling(ANA, "planner"), "planner") as token:
+        pass
+
+    for thief in (agent("research"), ANA, Identity(Entity("user", "agent:planner"))):
+        with pytest.raises(Unauthenticated, match="'agent:planner'"):
+            signing.extended(thief, token)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [chains(url="https://elsewhere.example"), chains(secret=b"x" * 32)],
+    ids=["another gateway with this key", "another key"],
+)
+def test_token_of_another_gateway_is_refused(other: Chains) -> None:
+    with other.entering(calling(ANA, "planner"), "planner") as token:
+        pass
+
+    with pytest.raises(Unauthenticated):
+        chains().extended(agent("planner"), token)
+
+
+def test_token_expires() -> None:
+    clock = Clock()
+    signing = chains(clock)
+    with signing.entering(calling(ANA, "planner"), "planner") as token:
+        pass
+    clock.now_s += TTL_S
+
+    with pytest.raises(Unauthenticated, match="expired"):
+        signing.extended(agent("planner"), token)
+
+
+def test_who_is_no_agent_of_ours_stays_who_they_are() -> None:
+    signing = chains()
+    with signing.entering(calling(ANA, "planner"), "planner"):
+        assert signing.extended(ANA, "") is ANA
+        assert signing.extended(agent("stranger"), "") == agent("stranger")
+
+
+def test_agent_that_nobody_asked_calls_for_itself() -> None:
+    assert chains().extended(agent("planner"), "") == agent("planner")
+
+
+SIGNING = chains()
+with SIGNING.entering(calling(ANA, "planner"), "planner") as GOOD:
+    pass
+
+
+@given(st.integers(0, len(GOOD) - 1), st.sampled_from("Aa0._-=é\x00"))
+def test_changed_token_is_refused(place: int, character: str) -> None:
+    changed = GOOD[:place] + character + GOOD[place + 1 :]
+    if changed == GOOD:
+        return
+
+    with pytest.raises(Unauthenticated):
+        SIGNING.extended(agent("planner"), changed)
+
+
+@given(st.text(max_size=60) | st.just("a." * 3) | st.just("x" * (MAX_TOKEN + 1)))
+def test_anything_else_is_refused(text: str) -> None:
+    if not text:
+        return
+
+    with pytest.raises(Unauthenticated):
+        SIGNING.extended(agent("planner"), text)
