@@ -24,8 +24,9 @@ from gateway.errors import (
     UnknownResource,
     UpstreamProtocolError,
 )
-from gateway.ports import CallRecord, Exchange, Identifier, Recorder, Relay, Upstream
+from gateway.ports import CallRecord, Exchange, Identifier, Recorder, Relay, Sink, Upstream
 from gateway.types import (
+    EMPTY,
     Authorized,
     Call,
     Credentials,
@@ -40,6 +41,9 @@ from gateway.types import (
     Ruling,
     freeze,
 )
+
+VERSIONS: Final[Mapping[str, str]] = {"mcp": "2026-07-28", "a2a": "1.0"}
+"""What a call speaks that the gateway makes across a bridge."""
 
 CALLBACK_ACTIONS: Final[Mapping[str, tuple[str, str]]] = {
     "elicitation/create": ("mcp.elicitation.create", "elicitation"),
@@ -89,6 +93,7 @@ class _Progress:
     permit: Permit | None = None
     result: Result | None = None
     notes: dict[str, object] | None = None
+    streamed: int = 0
     identified: int = 0
     decided: int = 0
     executed: int = 0
@@ -197,6 +202,10 @@ class Pipeline:
         progress.inspected = time.perf_counter_ns()
         return result
 
+    async def inspect_event(self, authorized: Authorized, event: bytes) -> bytes:
+        """A part of a streamed result as the caller may have it. Raises `PolicyDenied` to withhold it."""
+        return (await self._authz.inspect(authorized, Result(event))).payload
+
     def _record(self, progress: _Progress, outcome: str, code: str, error: InterlockError | None = None) -> None:
         self._trail.record(_record_of(progress, outcome, code, error, self._clock_ns()))
 
@@ -222,6 +231,7 @@ class Pipeline:
         resource: Resource,
         params: Mapping[str, object],
         by: Upstream | None = None,
+        sink: Sink | None = None,
     ) -> Result:
         """Take something that a call causes through the same path, as a call of its own with that one as its parent."""
         frozen = freeze(dict(params))
@@ -234,8 +244,11 @@ class Pipeline:
             params=frozen if isinstance(frozen, FrozenDict) else FrozenDict(),
             parent_id=parent.call.id,
             resume=None,
+            facts=EMPTY,
         )
-        return await self.handle(call, parent.identity, exchange, by=by)
+        if (protocol := action.partition(".")[0]) in VERSIONS and protocol != call.protocol:  # over a bridge
+            call = replace(call, protocol=protocol, protocol_version=VERSIONS[protocol], session_id="")
+        return await self.handle(call, parent.identity, _Overheard(exchange, sink) if sink else exchange, by=by)
 
 
 class _GovernedRelay:
@@ -281,6 +294,11 @@ class _GovernedRelay:
     async def ask(self, method: str, params: Mapping[str, object]) -> Result:
         return await self._pipeline.ask_client(self._authorized, self._exchange, method, params)
 
+    async def emit(self, event: bytes) -> None:
+        inspected = await self._pipeline.inspect_event(self._authorized, event)
+        self._progress.streamed += len(inspected)
+        await self._exchange.emit(inspected)
+
     async def act(  # what a call is made of
         self,
         action: str,
@@ -289,14 +307,36 @@ class _GovernedRelay:
         params: Mapping[str, object],
         *,
         by: Upstream | None = None,
+        sink: Sink | None = None,
     ) -> Result:
-        return await self._pipeline.act_for(self._authorized, self._exchange, action, method, resource, params, by)
+        authorized, exchange = self._authorized, self._exchange
+        return await self._pipeline.act_for(authorized, exchange, action, method, resource, params, by, sink)
 
     def note(self, name: str, value: object) -> None:
         notes = self._progress.notes
         if notes is None:
             notes = self._progress.notes = {}
         notes[name] = value
+
+
+class _Overheard:
+    """The client of a call, of which another takes the streamed events."""
+
+    def __init__(self, exchange: Exchange, sink: Sink) -> None:
+        self._exchange = exchange
+        self._sink = sink
+        self.owner, self.era = exchange.owner, exchange.era
+        self.capabilities, self.log_level = exchange.capabilities, exchange.log_level
+        self.wants_progress = exchange.wants_progress
+
+    async def notify(self, method: str, params: Mapping[str, object]) -> None:
+        await self._exchange.notify(method, params)
+
+    async def ask(self, call: Call) -> Result:
+        return await self._exchange.ask(call)
+
+    async def emit(self, event: bytes) -> None:
+        await self._sink(event)
 
 
 def _asker(resource_type: str, asking: Resource) -> Resource:
@@ -349,7 +389,7 @@ def _record_of(progress: _Progress, outcome: str, code: str, error: InterlockErr
         reasons=_reasons_of(error),
         obligations=tuple([obligation.type for obligation in obligations]),
         labels=permit.labels if permit else (),
-        result_bytes=len(result.payload) if result else 0,
+        result_bytes=progress.streamed + (len(result.payload) if result else 0),
         ended_ns=now_ns,
         identify_ns=identified - progress.started,
         decide_ns=decided - identified,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
 from gateway.types import Authorized, Call, Credentials, Era, Identity, Resource, Result
 
+Sink: TypeAlias = Callable[[bytes], Awaitable[None]]
 Entrypoint: TypeAlias = Literal["decision", "visible"]
 
 
@@ -74,12 +75,24 @@ class Exchange(Client, Protocol):
         when the client did not declare the capability.
         """
 
+    async def emit(self, event: bytes) -> None:
+        """Send one event of a streamed answer (JSON), in order, with backpressure.
+
+        Raises `UpstreamProtocolError` where the answer to the call is not a stream.
+        """
+
 
 class Relay(Client, Protocol):
     """The same, as an upstream sees it: whatever a call causes becomes a call of its own and passes policy first."""
 
     async def ask(self, method: str, params: Mapping[str, object]) -> Result:
         """Put a question to the client."""
+
+    async def emit(self, event: bytes) -> None:
+        """Send one event of a streamed answer, once policy has seen it as it sees results.
+
+        Raises `PolicyDenied` when policy withholds it, which ends the stream.
+        """
 
     async def act(  # what a call is made of
         self,
@@ -89,10 +102,12 @@ class Relay(Client, Protocol):
         params: Mapping[str, object],
         *,
         by: Upstream | None = None,
+        sink: Sink | None = None,
     ) -> Result:
         """Do something of the gateway's own for this call, such as running code or opening a connection.
 
-        `by` carries it out once it is permitted; without it, the resource's upstream does.
+        `by` carries it out once it is permitted; without it, the resource's upstream does. `sink` takes the events of
+        a streamed answer; without it they go where this call's own go.
         """
 
     def note(self, name: str, value: object) -> None:
@@ -192,3 +207,94 @@ class StateStore(Protocol):
 
     async def revision(self) -> int:
         """A number that grows whenever keys or pins change."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRecord:
+    """Whose an A2A task is. `owner` is the `Identity.principal` that made it; times are in ms since the epoch."""
+
+    agent: str
+    task_id: str
+    context_id: str
+    owner: str
+    subject: str
+    """The owner as policy names it (`resource.properties.owner`): the id of its subject."""
+    tenant: str = ""
+    state: str = ""
+    """`TASK_STATE_...` as it was last seen."""
+    parent_id: str = ""
+    """The call that made it."""
+    chain: tuple[str, ...] = ()
+    """The agents that the call came through, outermost first (loops are refused by it)."""
+    created_ms: int = 0
+    updated_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TaskQuery:
+    """Which of an owner's tasks at an agent are asked for, newest (`updated_ms`, then id) first."""
+
+    agent: str
+    owner: str
+    context_id: str = ""
+    state: str = ""
+    updated_after_ms: int = 0
+    """Only those that changed then or later."""
+    before: tuple[int, str] | None = None
+    """Only those after this (`updated_ms`, `task_id`) in that order: where the last page ended."""
+    limit: int = 50
+
+
+@dataclass(frozen=True, slots=True)
+class PushRecord:
+    """A push notification configuration that a caller made. `sealed` holds its address and credentials, encrypted."""
+
+    agent: str
+    task_id: str
+    config_id: str
+    owner: str
+    relay_id: str
+    """The secret part of our own webhook's address for it."""
+    sealed: bytes
+    created_ms: int = 0
+
+
+class TaskStore(Protocol):
+    """Who owns which A2A task, context and push configuration, kept over restarts."""
+
+    async def task(self, agent: str, task_id: str) -> TaskRecord | None: ...
+
+    async def claim_task(self, record: TaskRecord) -> TaskRecord:
+        """Keep a new task. Where it is known already, whoever made it keeps it: the record that holds is returned."""
+
+    async def update_task(self, agent: str, task_id: str, *, state: str, updated_ms: int) -> None:
+        """Note what became of a task. A terminal state is final: whatever comes after it changes nothing."""
+
+    async def drop_task(self, agent: str, task_id: str) -> None:
+        """Forget a task and its push configurations."""
+
+    async def prune(self, before_ms: int) -> int:
+        """Forget the tasks in a terminal state that were made and last changed before, with their configurations.
+
+        Gives how many. Contexts are kept: a forgotten one would be free for anybody while its agent may know it.
+        """
+
+    async def tasks(self, query: TaskQuery) -> Sequence[TaskRecord]: ...
+
+    async def count_tasks(self, query: TaskQuery) -> int:
+        """How many match, whatever `before` and `limit` say."""
+
+    async def claim_context(self, agent: str, context_id: str, owner: str, now_ms: int) -> str:
+        """The owner of a context: who first used it."""
+
+    async def context_owner(self, agent: str, context_id: str) -> str:
+        """The owner of a context; empty while it is free."""
+
+    async def put_push(self, record: PushRecord) -> None:
+        """Keep a configuration, in place of one with the same agent, task and id."""
+
+    async def pushes(self, agent: str, task_id: str) -> Sequence[PushRecord]: ...
+
+    async def push_of_relay(self, relay_id: str) -> PushRecord | None: ...
+
+    async def drop_push(self, agent: str, task_id: str, config_id: str) -> bool: ...

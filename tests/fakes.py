@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
 from gateway import codec
+from gateway.a2a.operations import TERMINAL
 from gateway.boxes import BoxFacts, Hold
 from gateway.errors import AuditUnavailable, InvalidCall, Unauthenticated
 from gateway.pipeline import Decider, Trail
@@ -21,9 +22,14 @@ from gateway.ports import (
     Identifier,
     Pin,
     PolicyDecisionPoint,
+    PushRecord,
     Recorder,
     Relay,
+    Sink,
     StateStore,
+    TaskQuery,
+    TaskRecord,
+    TaskStore,
     Upstream,
 )
 from gateway.types import EMPTY, Authorized, Call, Credentials, Entity, Era, Identity, Permit, Resource, Result, Ruling
@@ -83,6 +89,113 @@ class FakeStore:
 
 
 _store: type[StateStore] = FakeStore
+
+
+class FakeTaskStore:
+    """`TaskStore` in memory; `fail_with` makes the next answers fail, `reads` and `writes` count the others."""
+
+    def __init__(self) -> None:
+        self.fail_with: Exception | None = None
+        self.reads = 0
+        self.writes = 0
+        self._tasks: dict[tuple[str, str], TaskRecord] = {}
+        self._contexts: dict[tuple[str, str], str] = {}
+        self._pushes: dict[tuple[str, str, str], PushRecord] = {}
+
+    async def task(self, agent: str, task_id: str) -> TaskRecord | None:
+        self._read()
+        return self._tasks.get((agent, task_id))
+
+    async def claim_task(self, record: TaskRecord) -> TaskRecord:
+        self._write()
+        return self._tasks.setdefault((record.agent, record.task_id), record)
+
+    async def update_task(self, agent: str, task_id: str, *, state: str, updated_ms: int) -> None:
+        self._write()
+        record = self._tasks.get((agent, task_id))
+        if record is not None and record.state not in TERMINAL:
+            self._tasks[agent, task_id] = replace(record, state=state, updated_ms=updated_ms)
+
+    async def drop_task(self, agent: str, task_id: str) -> None:
+        self._write()
+        self._drop(agent, task_id)
+
+    async def prune(self, before_ms: int) -> int:
+        self._write()
+        old = [
+            key
+            for key, record in self._tasks.items()
+            if record.state in TERMINAL and max(record.updated_ms, record.created_ms) < before_ms
+        ]
+        for agent, task_id in old:
+            self._drop(agent, task_id)
+        return len(old)
+
+    async def tasks(self, query: TaskQuery) -> Sequence[TaskRecord]:
+        self._read()
+        found = sorted(self._matching(query), key=lambda record: (record.updated_ms, record.task_id), reverse=True)
+        before = query.before
+        if before is not None:
+            found = [record for record in found if (record.updated_ms, record.task_id) < before]
+        return tuple(found[: query.limit])
+
+    async def count_tasks(self, query: TaskQuery) -> int:
+        self._read()
+        return len(self._matching(query))
+
+    async def claim_context(self, agent: str, context_id: str, owner: str, now_ms: int) -> str:
+        self._write()
+        return self._contexts.setdefault((agent, context_id), owner)
+
+    async def context_owner(self, agent: str, context_id: str) -> str:
+        self._read()
+        return self._contexts.get((agent, context_id), "")
+
+    async def put_push(self, record: PushRecord) -> None:
+        self._write()
+        self._pushes[record.agent, record.task_id, record.config_id] = record
+
+    async def pushes(self, agent: str, task_id: str) -> Sequence[PushRecord]:
+        self._read()
+        own = [push for key, push in self._pushes.items() if key[:2] == (agent, task_id)]
+        return tuple(sorted(own, key=lambda push: (push.created_ms, push.config_id)))
+
+    async def push_of_relay(self, relay_id: str) -> PushRecord | None:
+        self._read()
+        return next((push for push in self._pushes.values() if push.relay_id == relay_id), None)
+
+    async def drop_push(self, agent: str, task_id: str, config_id: str) -> bool:
+        self._write()
+        return self._pushes.pop((agent, task_id, config_id), None) is not None
+
+    def _matching(self, query: TaskQuery) -> list[TaskRecord]:
+        return [
+            record
+            for record in self._tasks.values()
+            if (record.agent, record.owner) == (query.agent, query.owner)
+            and query.context_id in {"", record.context_id}
+            and query.state in {"", record.state}
+            and record.updated_ms >= query.updated_after_ms
+        ]
+
+    def _drop(self, agent: str, task_id: str) -> None:
+        self._tasks.pop((agent, task_id), None)
+        self._pushes = {key: push for key, push in self._pushes.items() if key[:2] != (agent, task_id)}
+
+    def _read(self) -> None:
+        self._answer()
+        self.reads += 1
+
+    def _write(self) -> None:
+        self._answer()
+        self.writes += 1
+
+    def _answer(self) -> None:
+        if self.fail_with is not None:
+            raise self.fail_with
+
+
+_task_store: type[TaskStore] = FakeTaskStore
 
 
 class FakeRecorder:
@@ -222,9 +335,13 @@ class FakeExchange:
         self.answers: dict[str, Result] = {}
         self.told: list[tuple[str, Mapping[str, object]]] = []
         self.asked: list[Call] = []
+        self.events: list[bytes] = []
 
     async def notify(self, method: str, params: Mapping[str, object]) -> None:
         self.told.append((method, params))
+
+    async def emit(self, event: bytes) -> None:
+        self.events.append(event)
 
     async def ask(self, call: Call) -> Result:
         self.asked.append(call)
@@ -275,6 +392,8 @@ class FakeRelay:
         self.log_level = log_level
         self.wants_progress = wants_progress
         self.notified: list[tuple[str, Mapping[str, object]]] = []
+        self.events: list[bytes] = []
+        self.refuse_events: Exception | None = None
         self.asked: list[tuple[str, Mapping[str, object]]] = []
         self.asking = asyncio.Event()
         self.thinking: asyncio.Event | None = None
@@ -301,6 +420,11 @@ class FakeRelay:
             return Result(b"{}", "input_required")
         return Result(codec.dumps(answer))
 
+    async def emit(self, event: bytes) -> None:
+        if self.refuse_events is not None:
+            raise self.refuse_events
+        self.events.append(event)
+
     async def act(
         self,
         action: str,
@@ -309,6 +433,7 @@ class FakeRelay:
         params: Mapping[str, object],
         *,
         by: Upstream | None = None,
+        sink: Sink | None = None,
     ) -> Result:
         self.acted.append((action, resource, params))
         answer = self.answers.get(action)

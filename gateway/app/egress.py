@@ -205,6 +205,9 @@ class _Nobody:
     async def notify(self, method: str, params: Mapping[str, object]) -> None:
         return
 
+    async def emit(self, event: bytes) -> None:
+        raise InvalidCall("nobody waits for a stream behind a sandbox's own connection")
+
     async def ask(self, call: Call) -> Result:
         raise InvalidCall("there is no client behind a sandbox's own connection")
 

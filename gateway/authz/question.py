@@ -34,7 +34,7 @@ class Questions:
     def about_result(self, call: Call, identity: Identity, session: SessionFacts, result: Result) -> Question:
         """May this be handed out?"""
         properties = _properties(call)
-        facts = result_facts(result)
+        facts = result_facts(result, call.protocol)
         if "structured_content" in facts and not fits(properties, facts):
             del facts["structured_content"]
             facts["truncated"] = True
@@ -107,6 +107,8 @@ def _properties(call: Call) -> dict[str, object]:
     particulars = PARTICULARS.get(call.action)
     if particulars is not None:
         properties |= particulars(call)
+    if call.facts:
+        properties = {**call.facts, **properties}
     return properties
 
 

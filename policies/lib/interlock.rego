@@ -120,7 +120,7 @@ listed if {
 
 # The call that a listed thing is there for. A thing of any other type is not shown.
 stands_for := {
-	"agent": {"name": "a2a.message.send", "method": "message/send"},
+	"agent": {"name": "a2a.message.send", "method": "SendMessage"},
 	"mcp_resource": {"name": "mcp.resources.read", "method": "resources/read"},
 	"mcp_server": {"name": "mcp.initialize", "method": "initialize"},
 	"model": {"name": "model.call", "method": "model/call"},

@@ -36,6 +36,15 @@ allow if {
 	glob.match(pattern, null, input.resource.properties.name)
 }
 
+# An agent is granted as a whole (`"NAME": ["*"]`): asking it, and what its caller's own tasks need. Whose a task is
+# the gateway sees to.
+allow if {
+	input.action.properties.protocol == "a2a"
+	some role in input.subject.properties.roles
+	some upstream in [input.resource.properties.upstream, "*"]
+	"*" in data.grants[role][upstream]
+}
+
 using := {
 	"mcp.completion.complete",
 	"mcp.prompts.get",

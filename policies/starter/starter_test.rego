@@ -245,3 +245,27 @@ test_a_list_shows_what_may_be_called if {
 	}
 	shown(["developer"], [candidate("git", "git_status"), candidate("git", "git_commit")]) == {"git/git_status"}
 }
+
+asking(roles, agent, action) := {
+	"subject": who(roles),
+	"action": {"name": action, "properties": {"protocol": "a2a", "method": "SendMessage"}},
+	"resource": {"type": "agent", "id": agent, "properties": {
+		"upstream": agent,
+		"name": agent,
+		"arguments": {"message": {"role": "ROLE_USER", "parts": [{"text": "hello"}]}},
+		"truncated": false,
+		"catalog": {"risk": "medium", "labels": []},
+	}},
+}
+
+test_an_agent_is_granted_as_a_whole if {
+	grants := {"analyst": {"planner": ["*"]}, "clerk": {"planner": ["send"]}}
+	every action in ["a2a.card.read", "a2a.message.send", "a2a.message.stream", "a2a.tasks.get", "a2a.push.create"] {
+		permitted(asking(["analyst"], "planner", action)) with data.grants as grants
+		codes(asking(["analyst"], "research", action)) == {"no_rule_allows"} with data.grants as grants
+		codes(asking(["clerk"], "planner", action)) == {"no_rule_allows"} with data.grants as grants
+		codes(change(asking(["analyst"], "planner", action), {"subject": anonymous})) == {"no_rule_allows"} with data.grants as grants
+	}
+	permitted(asking(["admin"], "planner", "a2a.message.send"))
+	codes(asking(["developer"], "planner", "a2a.message.send")) == {"no_rule_allows"}
+}

@@ -252,11 +252,21 @@ class RelayTo:
         self.notify = exchange.notify
         self.notes: dict[str, object] = {}
 
+    async def emit(self, event: bytes) -> None:
+        await self.exchange.emit(event)
+
     async def ask(self, method: str, params: object) -> Result:
         raise InvalidCall("nobody is asked here")
 
     async def act(
-        self, action: str, method: str, resource: Resource, params: object, *, by: Upstream | None = None
+        self,
+        action: str,
+        method: str,
+        resource: Resource,
+        params: object,
+        *,
+        by: Upstream | None = None,
+        sink: object = None,
     ) -> Result:
         raise InvalidCall("nothing is done here")
 

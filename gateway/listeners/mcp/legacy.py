@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Final
 
 from gateway import codec
-from gateway.errors import InterlockError, InvalidCall, Unauthenticated
+from gateway.errors import InterlockError, InvalidCall, Unauthenticated, UpstreamProtocolError
 from gateway.events import Event, Events
 from gateway.listeners.http import ClientWatch, EventStream, Reply, one, respond, respond_json
 from gateway.listeners.mcp.calls import MERGED, CallMaker
@@ -71,6 +71,9 @@ class LegacyExchange:
                 return
             params = {**params, "progressToken": token}
         await self._stream.write(event(notification(method, params)))
+
+    async def emit(self, event: bytes) -> None:
+        raise UpstreamProtocolError("MCP has no streamed results")
 
     async def ask(self, call: Call) -> Result:
         require_capability(self.capabilities, call)

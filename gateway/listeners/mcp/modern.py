@@ -71,6 +71,9 @@ class ModernExchange:
             params = {**params, "progressToken": self._envelope.progress_token}
         await self._stream.write(event(notification(method, params)))
 
+    async def emit(self, event: bytes) -> None:
+        raise UpstreamProtocolError("MCP has no streamed results")
+
     async def ask(self, call: Call) -> Result:
         require_capability(self.capabilities, call)
         return Result(b"{}", "input_required")

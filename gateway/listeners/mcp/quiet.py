@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-from gateway.errors import InvalidCall
+from gateway.errors import InvalidCall, UpstreamProtocolError
 from gateway.ports import Exchange
 from gateway.types import EMPTY, Call, Credentials, Era, Identity, Result
 
@@ -29,6 +29,9 @@ class QuietExchange:
 
     async def notify(self, method: str, params: Mapping[str, object]) -> None:
         return
+
+    async def emit(self, event: bytes) -> None:
+        raise UpstreamProtocolError("MCP has no streamed results")
 
     async def ask(self, call: Call) -> Result:
         raise InvalidCall(f"nobody can answer {call.method} here")
