@@ -4,6 +4,7 @@
     python -m conformance.run --direct          only the everything-server itself
     python -m conformance.run --era modern --only caching --only tools-list
     python -m conformance.run --target bridge-to-legacy
+    python -m conformance.run a2a --tck DIR     the official A2A kit instead (conformance.a2a.run)
 
 The last line is `N passed, N failed` (checks); the status is 0 when nothing failed unexpectedly.
 """
@@ -21,6 +22,7 @@ from typing import Final, Literal, TypeAlias
 
 import anyio
 
+from conformance.a2a.run import main as measure_a2a
 from conformance.gateway import ROOT, Plan, Table, started
 from conformance.node import ToolchainMissing, cache_dir, find_node, install_suite, say
 from conformance.processes import NotStarted, end_when_told, free_port, running
@@ -77,7 +79,10 @@ def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what the command line asks for; 0 when all is as it should be, 1 when not, 2 when it could not be run."""
-    options = options_of(arguments)
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    if given[:1] == ["a2a"]:
+        return measure_a2a(given[1:])
+    options = options_of(given)
     end_when_told()
     try:
         with tempfile.TemporaryDirectory(prefix="interlock-conformance-") as scratch:

@@ -264,8 +264,12 @@ class TaskStore(Protocol):
 
     async def task(self, agent: str, task_id: str) -> TaskRecord | None: ...
 
-    async def claim_task(self, record: TaskRecord) -> TaskRecord:
-        """Keep a new task. Where it is known already, whoever made it keeps it: the record that holds is returned."""
+    async def claim_task(self, record: TaskRecord) -> TaskRecord | None:
+        """Keep a new task and claim its context with it, at once.
+
+        Where the task is known already, whoever made it keeps it: the record that holds is returned, and nothing
+        changes. `None`, with nothing kept, when a new task is in a context that is somebody else's.
+        """
 
     async def update_task(self, agent: str, task_id: str, *, state: str, updated_ms: int) -> None:
         """Note what became of a task. A terminal state is final: whatever comes after it changes nothing."""

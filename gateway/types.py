@@ -41,6 +41,10 @@ class FrozenDict(dict[str, object]):
 EMPTY: Final = FrozenDict()
 
 
+_EMPTY_OF: Final[Mapping[type, object]] = {dict: EMPTY, FrozenDict: EMPTY, list: (), tuple: ()}
+"""What an empty container becomes, by its type."""
+
+
 def freeze(value: object) -> object:
     """A deep-frozen copy of a JSON value.
 
@@ -53,17 +57,17 @@ def freeze(value: object) -> object:
 
 def _freeze(value: object, depth: int, leaves: list[int]) -> object:
     kind = type(value)  # exact types: `isinstance` against an abstract class costs five times as much here
-    if kind is dict or kind is FrozenDict:
+    if value and (kind is dict or kind is FrozenDict):
         _check_depth(depth)
         items = cast("dict[str, object]", value).items()
         return FrozenDict({key: _freeze(item, depth + 1, leaves) for key, item in items})
-    if kind is list or kind is tuple:
+    if value and (kind is list or kind is tuple):
         _check_depth(depth)
         return tuple([_freeze(item, depth + 1, leaves) for item in cast("list[object]", value)])
-    leaves[0] += 1
+    leaves[0] += 1  # what is empty counts, too: it costs as much
     if leaves[0] > MAX_LEAVES:
         raise InputTooLarge(f"more than {MAX_LEAVES} values in the arguments")
-    return value
+    return _EMPTY_OF[kind] if not value and kind in _EMPTY_OF else value
 
 
 def _check_depth(depth: int) -> None:

@@ -106,9 +106,16 @@ class FakeTaskStore:
         self._read()
         return self._tasks.get((agent, task_id))
 
-    async def claim_task(self, record: TaskRecord) -> TaskRecord:
+    async def claim_task(self, record: TaskRecord) -> TaskRecord | None:
         self._write()
-        return self._tasks.setdefault((record.agent, record.task_id), record)
+        known = self._tasks.get((record.agent, record.task_id))
+        if known is not None:
+            return known
+        context = (record.agent, record.context_id)
+        if record.context_id and self._contexts.setdefault(context, record.owner) != record.owner:
+            return None
+        self._tasks[record.agent, record.task_id] = record
+        return record
 
     async def update_task(self, agent: str, task_id: str, *, state: str, updated_ms: int) -> None:
         self._write()

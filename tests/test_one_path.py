@@ -121,14 +121,19 @@ def test_only_the_pipeline_and_its_wrapper_carry_calls_out() -> None:
         if (places := uses(tree, "execute")) and not any(name.partition(".")[0] in SQL for name in imported(tree))
     }
 
-    assert found == {"gateway/pipeline.py": ["Pipeline._execute"], "gateway/running.py": ["_Entry.execute"]}
+    assert found == {
+        "gateway/app/agents.py": ["BridgedAgent.execute", "BridgedAgent.execute"],  # an agent and its other side
+        "gateway/pipeline.py": ["Pipeline._execute"],
+        "gateway/running.py": ["_Entry.execute"],
+    }
 
 
 def test_only_connections_of_boxes_are_carried_by_others_than_their_upstream() -> None:
     found = {path: calls for path, tree in modules(*SHIPPED) if (calls := passing_on(tree, "by"))}
 
-    assert found.pop("gateway/cli/pins.py") == ["accept"]  # who accepts
+    assert found.pop("gateway/cli/pins.py") == found.pop("gateway/cli/agents.py") == ["accept"]  # who accepts
     assert found == {
+        "gateway/app/agents.py": ["relay.act"],  # a question to policy that nothing follows from
         "gateway/app/assembly.py": ["self.pipeline.handle"],
         "gateway/app/egress.py": ["cause.relay.act", "self._handle"],
         "gateway/pipeline.py": ["self.handle"],

@@ -148,3 +148,10 @@ def test_policy_is_told_on_whose_behalf_an_agent_acts() -> None:
 
 def test_credentials_do_not_show_their_secret() -> None:
     assert "hunter2" not in repr(Credentials("hunter2", "127.0.0.1"))
+
+
+@pytest.mark.parametrize("empty", [{}, [], ()], ids=str)
+def test_empty_values_count_and_freeze_like_any_other(empty: object) -> None:
+    assert freeze([empty]) in (({},), ((),))
+    with pytest.raises(InputTooLarge, match="2000 values"):
+        freeze([empty] * 2_001)

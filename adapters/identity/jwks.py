@@ -11,7 +11,7 @@ import errno
 import socket
 from collections.abc import Mapping
 from functools import partial
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
 from types import TracebackType
 from typing import Final, Self
 from urllib.parse import urlsplit
@@ -19,12 +19,14 @@ from urllib.parse import urlsplit
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 
+from gateway.addresses import passes
 from gateway.identity.discovery import KeySource, KeysUnavailable
 from gateway.identity.issuers import Reach, is_fetchable
 
 MAX_BYTES: Final = 262_144
 TIMEOUT_S: Final = 5.0
 
+_PRIVATE: Final = tuple(map(ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")))
 _NAT64: Final = IPv6Network("64:ff9b::/96")
 _HEADERS: Final = {"Accept": "application/json, application/jwk-set+json", "Accept-Encoding": "identity"}
 
@@ -106,9 +108,7 @@ def is_within(address: IPv4Address | IPv6Address, reach: Reach) -> bool:
     judged = _inner(address) if isinstance(address, IPv6Address) else address
     if reach == "loopback":
         return judged.is_loopback
-    if judged.is_multicast or judged.is_unspecified or judged.is_link_local or judged.is_loopback:
-        return False  # link-local is where clouds keep their machines' credentials
-    return judged.is_global or (reach == "private" and judged.is_private and not judged.is_reserved)
+    return passes(judged, _PRIVATE if reach == "private" else ())
 
 
 def _inner(address: IPv6Address) -> IPv4Address | IPv6Address:

@@ -7,37 +7,27 @@ Nothing on the path of a call waits for it: whoever needs keys or pins there kee
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import Final
 
 import anyio
-from sqlalchemy import Insert, RowMapping, Table, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import RowMapping, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from adapters.stores.database import Database, StateUnavailable
 from adapters.stores.migrate import migrate
-from adapters.stores.place import WRITES, locate, make_engine, prepare_file
+from adapters.stores.place import locate, make_engine, prepare_file
 from adapters.stores.schema import REVISION, api_keys, meta, pins, secrets
-from gateway.errors import ConfigError, InterlockError
+from adapters.stores.tasks import SqlTaskStore
+from gateway.errors import ConfigError
 from gateway.ports import ApiKey, Pin, StateStore
 
 _SECRET_BYTES: Final = 32
 _OPEN_S: Final = 60.0
 """Longest time for opening, waiting for another process's migration included."""
-
-_INSERTS: Final[dict[str, Callable[[Table], Any]]] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
-"""The two `INSERT`s know `ON CONFLICT` in the same words; the type they have in common does not."""
-
-
-class StateUnavailable(InterlockError):
-    """The database cannot answer now."""
-
-    http_status: ClassVar[int] = 503
-    code: ClassVar[str] = "state_unavailable"
 
 
 async def open_store(url: str, *, data_dir: Path | None, clock_s: Callable[[], float]) -> SqlStore:
@@ -70,31 +60,31 @@ class SqlStore:
     """Keys, pins and secrets in tables. Made by `open_store`. Raises `StateUnavailable` when the database fails."""
 
     def __init__(self, engine: AsyncEngine, *, clock_s: Callable[[], float]) -> None:
-        self._engine = engine
-        self._writer = engine.execution_options(**{WRITES: True})
+        self._database = Database(engine)
         self._clock_s = clock_s
-        self._insert: Callable[[Table], Any] = _INSERTS[engine.dialect.name]
+        self.tasks = SqlTaskStore(self._database)
+        """The tables of A2A, in the same database."""
 
     async def aclose(self) -> None:
         """Give the connections back."""
-        await self._engine.dispose()
+        await self._database.aclose()
 
     async def keys(self) -> Sequence[ApiKey]:
         """Every key ever made, revoked and expired ones included, oldest first."""
-        async with self._reading() as connection:
+        async with self._database.reading() as connection:
             rows = (await connection.execute(select(api_keys))).mappings().all()
         return tuple(sorted(map(_api_key, rows), key=lambda key: (key.created_s, key.id)))
 
     async def put_key(self, key: ApiKey) -> None:
         """Add a key, or replace the one with its id."""
-        async with self._writing() as connection:
-            await connection.execute(self._upsert(api_keys), [asdict(key)])
+        async with self._database.writing() as connection:
+            await connection.execute(self._database.upsert(api_keys), [asdict(key)])
             await _count(connection)
 
     async def revoke_key(self, key_id: str, now_s: int) -> bool:
         """Revoke a key for good; `False` when there is no such key, or it was revoked before."""
         live = (api_keys.c.id == key_id) & (api_keys.c.revoked_s == 0)
-        async with self._writing() as connection:
+        async with self._database.writing() as connection:
             changed = await connection.execute(update(api_keys).where(live).values(revoked_s=now_s))
             if not changed.rowcount:
                 return False
@@ -104,7 +94,7 @@ class SqlStore:
     async def pins(self, upstream: str) -> Sequence[Pin]:
         """The pins of one upstream, by kind and name."""
         query = select(pins).where(pins.c.upstream == upstream)
-        async with self._reading() as connection:
+        async with self._database.reading() as connection:
             rows = (await connection.execute(query)).mappings().all()
         # Sorted here, because databases differ in how they order text.
         return tuple(sorted((Pin(**row) for row in rows), key=lambda pin: (pin.kind, pin.name)))
@@ -113,47 +103,28 @@ class SqlStore:
         """Add pins, or replace those of the same upstream, kind and name: all of them or none."""
         if not new:
             return
-        async with self._writing() as connection:
-            await connection.execute(self._upsert(pins), [asdict(pin) for pin in new])
+        async with self._database.writing() as connection:
+            await connection.execute(self._database.upsert(pins), [asdict(pin) for pin in new])
             await _count(connection)
 
     async def secret(self, name: str) -> bytes:
         """The 32 bytes of that name. Replicas that ask at the same time are given the same ones."""
         query = select(secrets.c.value).where(secrets.c.name == name)
-        async with self._reading() as connection:
+        async with self._database.reading() as connection:
             found: bytes | None = await connection.scalar(query)
         if found is not None:
             return found
         row = {"name": name, "value": os.urandom(_SECRET_BYTES), "created_s": int(self._clock_s())}
-        async with self._writing() as connection:
-            await connection.execute(self._insert(secrets).on_conflict_do_nothing(), [row])
+        async with self._database.writing() as connection:
+            await connection.execute(self._database.insert(secrets).on_conflict_do_nothing(), [row])
             value: bytes = (await connection.execute(query)).scalar_one()
             return value
 
     async def revision(self) -> int:
         """Grows with every change of keys or pins; at least 1."""
-        async with self._reading() as connection:
+        async with self._database.reading() as connection:
             value: int = (await connection.execute(select(meta.c.value).where(meta.c.name == REVISION))).scalar_one()
             return value
-
-    def _upsert(self, table: Table) -> Insert:
-        insert = self._insert(table)
-        keys = [column.name for column in table.primary_key]
-        rest = {column.name: insert.excluded[column.name] for column in table.columns if not column.primary_key}
-        upsert: Insert = insert.on_conflict_do_update(index_elements=keys, set_=rest)
-        return upsert
-
-    @asynccontextmanager
-    async def _reading(self) -> AsyncIterator[AsyncConnection]:
-        with _named():
-            async with self._engine.connect() as connection:
-                yield connection
-
-    @asynccontextmanager
-    async def _writing(self) -> AsyncIterator[AsyncConnection]:
-        with _named():
-            async with self._writer.begin() as connection:
-                yield connection
 
 
 def _api_key(row: RowMapping) -> ApiKey:
@@ -166,12 +137,5 @@ async def _count(connection: AsyncConnection) -> None:
     await connection.execute(query)
 
 
-@contextmanager
-def _named() -> Iterator[None]:
-    try:
-        yield
-    except (SQLAlchemyError, OSError) as exc:
-        raise StateUnavailable("the state database cannot answer now: see the gateway's log") from exc
-
-
 _: type[StateStore] = SqlStore
+__all__ = ["SqlStore", "StateUnavailable", "open_store"]

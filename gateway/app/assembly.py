@@ -16,6 +16,10 @@ import anyio
 from anyio.abc import TaskGroup
 
 from adapters.stores.sql import SqlStore, open_store
+from gateway.a2a.as_agent import ToolAgent
+from gateway.a2a.operations import CARD_READ
+from gateway.app.a2a import A2a, CardDesk, grpc_door, open_a2a, open_chains
+from gateway.app.agents import AgentFactory, BridgedAgent, NotConfigured, ServersAsAgents
 from gateway.app.boxes import Sandboxing, open_sandboxing
 from gateway.app.endpoints import Front, Parts
 from gateway.app.identification import open_identification
@@ -27,12 +31,13 @@ from gateway.app.views import Seen, views_of
 from gateway.audit.journal import Journal, JournalLimits, RecordSink
 from gateway.audit.log import AuditLog, LogLimits
 from gateway.authz.authz import Authz
-from gateway.config.tree import Settings
+from gateway.config.tree import Agent, Settings
 from gateway.errors import InterlockError, SandboxFailure
 from gateway.events import Events
 from gateway.identity.identifier import Identification
 from gateway.identity.keyring import KeyRing
 from gateway.identity.seal import Sealer
+from gateway.listeners.a2a.catalogue import CATALOGUE_READ
 from gateway.listeners.admin import admin_app
 from gateway.listeners.guards import Guards
 from gateway.listeners.mcp.methods import SUPPORTED_VERSIONS
@@ -41,7 +46,7 @@ from gateway.lister import SERVED, About, Lister
 from gateway.pipeline import Pipeline
 from gateway.ports import Exchange, Upstream
 from gateway.registry import Registry
-from gateway.running import Running
+from gateway.running import Runnable, Running
 from gateway.telemetry import Leg, Metrics
 from gateway.types import Call, Identity, Result
 
@@ -90,6 +95,7 @@ class Base:
     sandboxing: Sandboxing
     path: PathToCome
     new_id: Callable[[], str]
+    a2a: A2a
 
 
 @dataclass(slots=True)
@@ -111,7 +117,9 @@ class PathToCome:
 async def running_gateway(settings: Settings, port: int) -> AsyncIterator[Gateway]:
     """Everything but the listening socket. Leaving the block ends it: upstreams stopped, records written."""
     async with AsyncExitStack() as stack:
-        yield _assembled(await _opened(settings, port, stack))
+        gateway = _assembled(await _opened(settings, port, stack))
+        await stack.enter_async_context(grpc_door(settings, gateway.front.calls))
+        yield gateway
 
 
 async def _opened(settings: Settings, port: int, stack: AsyncExitStack) -> Base:
@@ -133,8 +141,10 @@ async def _opened(settings: Settings, port: int, stack: AsyncExitStack) -> Base:
     group = await stack.enter_async_context(_recorded(journal))
     keys = KeyRing(store)
     await keys.refresh()
-    identifier = await open_identification(settings, url, keys, group, stack)
+    chains = await open_chains(settings, url, store)
+    identifier = await open_identification(settings, url, keys, group, stack, chains)
     sealer = Sealer([await store.secret("seal")], audience="interlock")
+    a2a = await open_a2a(settings, url, store, sealer, chains, group, stack)
     return Base(
         settings,
         url,
@@ -150,6 +160,7 @@ async def _opened(settings: Settings, port: int, stack: AsyncExitStack) -> Base:
         sandboxing,
         path,
         new_id,
+        a2a,
     )
 
 
@@ -190,17 +201,21 @@ async def _recorded(journal: Journal) -> AsyncIterator[TaskGroup]:
 
 
 def _assembled(base: Base) -> Gateway:
-    registry, events = Registry(tuple(base.settings.upstreams)), Events()
-    factory = UpstreamFactory(registry, events, base.store, base.settings, base.legs, base.sandboxing)
-    running = Running(base.group, factory.make, factory.crashed)
+    settings, agents = base.settings, base.a2a.shared.agents
+    registry, events = Registry((*settings.upstreams, *settings.agents)), Events()
+    factory = UpstreamFactory(registry, events, base.store, settings, base.legs, base.sandboxing)
+    agencies = AgentFactory(base.a2a.shared, registry, settings)
+    both = Both(factory, agencies)
+    running = Running(base.group, both.make, both.crashed)
     events.on_unwatched(running.unwatched)
     registry.on_change(factory.announce)
     front = _front(base, registry, running, events)
-    running.apply(base.settings.upstreams)
-    reloader = Reloader(base.settings, base.policy, registry, running, front, events, base.sandboxing)
+    reloader = Reloader(settings, base.policy, registry, running, front, events, base.sandboxing, agents)
+    registry.on_change(ServersAsAgents(agents, registry, reloader.servers).follow)
+    reloader.start()
     base.group.start_soon(reloader.run)
     base.group.start_soon(base.policy.keep)
-    base.group.start_soon(_follow_store, base.keys, factory)
+    base.group.start_soon(_follow_store, base.keys, both)
     return Gateway(base.url, front, registry, running, events)
 
 
@@ -218,12 +233,11 @@ def _front(base: Base, registry: Registry, running: Running, events: Events) -> 
         url=base.url,
         new_id=new_id,
         parked_ttl_s=int(settings.limits.parked_ttl_s),
+        a2a=base.a2a,
     )
     issuers = tuple(issuer.issuer for issuer in settings.identity.issuers.values())
     seen = Seen(base.url, issuers, registry, running, base.journal, base.metrics, base.policy)
-    front = Front(parts, admin_app(views_of(seen), base.identifier, parts.guards))
-    front.offer(tuple(settings.upstreams))
-    return front
+    return Front(parts, admin_app(views_of(seen, base.a2a.card_keys.jwks), base.identifier, parts.guards))
 
 
 def _pipeline(base: Base, registry: Registry, running: Running, new_id: Callable[[], str]) -> Pipeline:
@@ -244,7 +258,11 @@ def _pipeline(base: Base, registry: Registry, running: Running, new_id: Callable
         about=About("interlock", VERSION, SUPPORTED_VERSIONS),
     )
 
+    desk = CardDesk(base.a2a, registry, authz, base.url)
+
     def upstream_for(call: Call) -> Upstream:
+        if call.protocol == "a2a":
+            return desk if call.method in (CARD_READ, CATALOGUE_READ) else _agent_for(call, running, registry)
         return lister if call.method in SERVED else running.upstream_for(call)
 
     return Pipeline(
@@ -252,7 +270,39 @@ def _pipeline(base: Base, registry: Registry, running: Running, new_id: Callable
     )
 
 
-async def _follow_store(keys: KeyRing, factory: UpstreamFactory) -> None:
+def _agent_for(call: Call, running: Running, registry: Registry) -> Upstream:
+    """An agent, or the agent that an MCP server is."""
+    name = call.resource.upstream
+    upstream = running.upstream_for(call)
+    return (
+        upstream
+        if isinstance(running.get(name), BridgedAgent | NotConfigured)
+        else ToolAgent(name, registry.resolve_tool)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Both:
+    """Makes servers and agents, each from its own section."""
+
+    servers: UpstreamFactory
+    agents: AgentFactory
+
+    def make(self, name: str, spec: object) -> Runnable:
+        """What the section describes."""
+        return self.agents.make(name, spec) if isinstance(spec, Agent) else self.servers.make(name, spec)
+
+    def crashed(self, name: str) -> None:
+        """It does not run any more."""
+        (self.agents if name in self.agents.newest else self.servers).crashed(name)
+
+    async def judge_again(self) -> None:
+        """Apply pins that somebody accepted meanwhile."""
+        self.agents.judge_again()
+        await self.servers.judge_again()
+
+
+async def _follow_store(keys: KeyRing, factory: Both) -> None:
     """Notice what another process (the command line) changed: keys at once, and pins that were accepted."""
     while True:
         await anyio.sleep(FOLLOW_S)

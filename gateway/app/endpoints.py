@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from functools import partial
+from ipaddress import ip_address
+from typing import Any, Final, TypeAlias
+from urllib.parse import urlsplit
 
+from gateway.a2a.catalogue import PATH as CATALOGUE_PATH
+from gateway.app.a2a import A2a
+from gateway.app.tracing import trace_of, traced
 from gateway.errors import Unauthenticated
 from gateway.events import Events
 from gateway.identity.metadata import challenge, metadata_url
+from gateway.listeners.a2a.calls import AgentCalls
+from gateway.listeners.a2a.catalogue import CatalogueEndpoint
+from gateway.listeners.a2a.endpoint import A2aEndpoint, A2aParts
 from gateway.listeners.guards import Guards
-from gateway.listeners.mcp.calls import MERGED, CallMaker, Seal, Tracing
+from gateway.listeners.mcp.calls import MERGED, CallMaker, Seal
 from gateway.listeners.mcp.endpoint import McpEndpoint
-from gateway.listeners.mcp.envelope import Message
 from gateway.listeners.mcp.legacy import LegacyLeg
 from gateway.listeners.mcp.listen import ListenStreams
 from gateway.listeners.mcp.modern import ModernLeg
@@ -20,13 +29,14 @@ from gateway.listeners.mcp.quiet import Handler
 from gateway.listeners.mcp.sessions import Sessions
 from gateway.ports import Identifier
 from gateway.registry import Registry
-from gateway.telemetry.context import begin
-from gateway.types import EMPTY
 
 Scope: TypeAlias = MutableMapping[str, Any]  # ASGI
 Receive: TypeAlias = Callable[[], Awaitable[Scope]]
 Send: TypeAlias = Callable[[Scope], Awaitable[None]]
 Asgi: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+_AGENTS: Final = "/agents/"
+_LABEL: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +53,46 @@ class Parts:
     url: str
     new_id: Callable[[], str]
     parked_ttl_s: int
+    a2a: A2a | None = None
+    """Without it, no agent is served."""
+
+    def agent(self, name: str, host: str = "") -> A2aEndpoint:
+        """The endpoint of one agent below `/agents/NAME`, or at a host of its own (a whole origin)."""
+        a2a = self.a2a
+        if a2a is None:
+            raise LookupError(name)
+        place, shared = a2a.place_of(name, host), a2a.shared
+        guards = self.guards.with_host(urlsplit(host).netloc) if host else self.guards
+        parts = A2aParts(
+            agents=shared.agents,
+            tasks=shared.tasks,
+            handler=self.handler,
+            identifier=self.identifier,
+            guards=guards,
+            shelf=a2a.shelf,
+            pushes=a2a.inbox,
+            new_id=self.new_id,
+            trace=trace_of,
+        )
+        metadata = metadata_url(f"{self.url}/agents/{name}")
+        return A2aEndpoint(parts, name=name, places=place, challenge=partial(_challenged, metadata))
+
+    def catalogue(self) -> CatalogueEndpoint:
+        """The endpoint of the catalogue."""
+        return CatalogueEndpoint(
+            handler=self.handler,
+            guards=self.guards,
+            new_id=self.new_id,
+            trace=trace_of,
+            challenge=partial(_challenged, metadata_url(self.url)),
+        )
 
     def endpoint(self, view: str, path: str) -> McpEndpoint:
         """The endpoint of one view (`*` or an upstream's name) at a path."""
         maker = CallMaker(view, self.registry, self.sealer, self.new_id)
         metadata = metadata_url(self.url + path)
 
-        def challenged(error: Unauthenticated) -> Unauthenticated:
-            return Unauthenticated(str(error), challenge=challenge(error, resource_metadata_url=metadata))
-
+        challenged = partial(_challenged, metadata)
         streams = ListenStreams(
             view=view, directory=self.registry, events=self.events, handler=self.handler, new_id=self.new_id
         )
@@ -75,27 +116,36 @@ class Parts:
         return McpEndpoint(guards=self.guards, modern=modern, legacy=legacy, trace=traced)
 
 
-def traced(traceparent: str, tracestate: str, message: Message) -> Tracing:
-    """The trace context of a call: a child of the one that came in, or the first of its own."""
-    meta = message.params.get("_meta")
-    context = begin(traceparent, tracestate, meta if isinstance(meta, dict) else EMPTY)
-    return Tracing(context.traceparent, context.tracestate)
+def _challenged(metadata: str, error: Unauthenticated) -> Unauthenticated:
+    return Unauthenticated(str(error), challenge=challenge(error, resource_metadata_url=metadata))
 
 
 class Front:
-    """Dispatches requests. The MCP endpoints are replaced as a whole when the upstreams change."""
+    """Dispatches requests. The endpoints are replaced as a whole when upstreams or agents change."""
 
     def __init__(self, parts: Parts, rest: Asgi) -> None:
         self._parts = parts
         self._rest = rest
-        self._endpoints: Mapping[str, McpEndpoint] = {}
+        self._endpoints: Mapping[str, McpEndpoint | CatalogueEndpoint] = {}
+        self._agents: Mapping[str, A2aEndpoint] = {}
+        self._hosts: Mapping[str, A2aEndpoint] = {}
         self.offer(())
 
-    def offer(self, upstreams: tuple[str, ...]) -> None:
-        """Serve `/mcp` and one `/servers/NAME/mcp` for each of these."""
-        paths = {"/mcp": MERGED, **{f"/servers/{name}/mcp": name for name in upstreams}}
+    def offer(self, upstreams: tuple[str, ...], agents: tuple[str, ...] = ()) -> None:
+        """Serve `/mcp`, and `/servers/NAME/mcp` and `/agents/NAME` for each of these: servers are agents, too."""
+        names = (*upstreams, *agents)
+        paths = {"/mcp": MERGED, **{f"/servers/{name}/mcp": name for name in names}}
         endpoints = {path: self._parts.endpoint(view, path) for path, view in paths.items()}
-        self._endpoints = {**endpoints, **{f"{path}/": endpoint for path, endpoint in endpoints.items()}}
+        slashed = {f"{path}/": endpoint for path, endpoint in endpoints.items()}
+        self._endpoints = {**endpoints, **slashed, CATALOGUE_PATH: self._parts.catalogue()}
+        served = names if self._parts.a2a is not None else ()
+        self._agents = {name: self._parts.agent(name) for name in served}
+        origins = {name: origin for name in served if (origin := host_of(name, self._parts.url))}
+        self._hosts = {urlsplit(host).netloc.lower(): self._parts.agent(name, host) for name, host in origins.items()}
+
+    def calls(self) -> Mapping[str, AgentCalls]:
+        """What makes calls to the agents that are served now, by name."""
+        return {name: agent.calls for name, agent in self._agents.items()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -103,4 +153,49 @@ class Front:
             if endpoint is not None:
                 await endpoint(scope, receive, send)
                 return
+            if scope["path"].startswith(_AGENTS) and await self._asked_agent(scope, receive, send):
+                return
+            if self._hosts and await self._asked_host(scope, receive, send):
+                return
         await self._rest(scope, receive, send)
+
+    async def _asked_agent(self, scope: Scope, receive: Receive, send: Send) -> bool:
+        raw = (scope.get("raw_path") or scope["path"].encode()).decode("latin-1").partition("?")[0]
+        name, slash, rest = raw.removeprefix(_AGENTS).partition("/")
+        agent = self._agents.get(name)
+        if agent is None or not raw.startswith(_AGENTS):
+            return False
+        await agent(scope, receive, send, slash + rest)
+        return True
+
+    async def _asked_host(self, scope: Scope, receive: Receive, send: Send) -> bool:
+        hosts = [value for name, value in scope["headers"] if name == b"host"]
+        agent = self._hosts.get(hosts[0].decode("latin-1").lower()) if len(hosts) == 1 else None
+        if agent is None:
+            return False
+        raw = (scope.get("raw_path") or scope["path"].encode()).decode("latin-1").partition("?")[0]
+        await agent(scope, receive, send, raw)
+        return True
+
+
+def host_of(name: str, url: str) -> str:
+    """The origin at which an agent has a host of its own: a name below the gateway's, `NAME.localhost` on loopback.
+
+    Empty where the gateway is known by an address, or the agent's name is none for a host.
+    """
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if host in ("127.0.0.1", "::1"):
+        host = "localhost"
+    if not _LABEL.fullmatch(name) or _is_address(host):
+        return ""
+    port = f":{parts.port}" if parts.port else ""
+    return f"{parts.scheme}://{name.lower()}.{host}{port}"
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return not host
+    return True

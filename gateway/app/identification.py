@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 from anyio.abc import TaskGroup
 
 from gateway.config.tree import Issuer, Settings
+from gateway.identity.chain import Chains
 from gateway.identity.identifier import Anonymous, Identification
 from gateway.identity.issuers import IssuerSpec
 from gateway.identity.jwt import JwtVerifier
@@ -16,14 +17,14 @@ from gateway.identity.token_cache import TokenCache
 
 
 async def open_identification(
-    settings: Settings, url: str, keys: KeyRing, group: TaskGroup, stack: AsyncExitStack
+    settings: Settings, url: str, keys: KeyRing, group: TaskGroup, stack: AsyncExitStack, chains: Chains | None = None
 ) -> Identification:
     """The identifier of a gateway whose resource URL is `url`."""
     name = settings.identity.anonymous
     anonymous = Anonymous(name, roles=(name,)) if name else None
     cache = TokenCache(clock_s=time.time)
     tokens = await _tokens(settings, url, cache, group, stack)
-    return Identification(keys=keys, tokens=tokens, cache=cache, anonymous=anonymous)
+    return Identification(keys=keys, tokens=tokens, cache=cache, anonymous=anonymous, chains=chains)
 
 
 async def _tokens(

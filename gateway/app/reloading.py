@@ -8,6 +8,7 @@ from typing import Final
 
 from adapters.pdp.activation import Engine
 from adapters.pdp.bundle import PolicyRefused
+from gateway.a2a.directory import Agents
 from gateway.app.boxes import Sandboxing
 from gateway.app.endpoints import Front
 from gateway.app.policy import ActivePolicy, open_engine, read_policy
@@ -37,7 +38,9 @@ class Reloader:
         front: Front,
         events: Events,
         sandboxing: Sandboxing,
+        agents: Agents,
     ) -> None:
+        self._agents = agents
         self._sandboxing = sandboxing
         self._settings = settings
         self._policy = policy
@@ -47,6 +50,14 @@ class Reloader:
         self._events = events
         self.fault = ""
         """Why the last change was not taken; empty when it was."""
+
+    def servers(self) -> tuple[str, ...]:
+        """The MCP servers that are configured now."""
+        return tuple(self._settings.upstreams)
+
+    def start(self) -> None:
+        """Serve what was configured at the start."""
+        self._apply(self._settings)
 
     async def run(self) -> None:
         """Apply changes until cancelled. Settings that came from no file do not change."""
@@ -92,8 +103,9 @@ class Reloader:
 
     def _apply(self, settings: Settings) -> None:
         self._settings = settings
-        names = tuple(settings.upstreams)
+        servers, agents = tuple(settings.upstreams), tuple(settings.agents)
         self._sandboxing.follow(settings)
-        self._registry.configure(names)
-        self._running.apply(settings.upstreams)
-        self._front.offer(names)
+        self._registry.configure((*servers, *agents))
+        self._agents.configure((*servers, *agents))
+        self._running.apply({**settings.upstreams, **settings.agents})
+        self._front.offer(servers, agents)

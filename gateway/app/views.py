@@ -27,13 +27,14 @@ class Seen:
     policy: ActivePolicy
 
 
-def views_of(seen: Seen) -> Views:
+def views_of(seen: Seen, jwks: Callable[[], Mapping[str, object]]) -> Views:
     """The answers of the admin endpoints."""
     _add_gauges(seen)
     return Views(
         readiness=lambda: {"audit": seen.journal.status.error},
         metrics=seen.metrics.render,
         resource_metadata=lambda path: protected_resource(seen.url + path, issuers=seen.issuers, name="Interlock"),
+        jwks=jwks,
         upstreams=lambda: [_described(seen, state.name) for state in seen.registry.snapshot.upstreams],
     )
 

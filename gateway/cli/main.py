@@ -54,6 +54,7 @@ COMMANDS: Final = (
     Entry("policy", "gateway.cli.policy", "check, test or evaluate policies"),
     Entry("keys", "gateway.cli.keys", "make, list and revoke API keys"),
     Entry("pins", "gateway.cli.pins", "show and accept changed tool definitions"),
+    Entry("agents", "gateway.cli.agents", "show, add and accept A2A agents"),
     Entry(
         "sandbox", "gateway.cli.sandbox", "show what isolation works here, run a command in a box, list and end boxes"
     ),

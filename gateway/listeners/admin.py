@@ -12,6 +12,7 @@ from starlette.routing import Route
 
 from gateway import codec
 from gateway.errors import InterlockError
+from gateway.identity.card_keys import JWKS_PATH
 from gateway.listeners.guards import Guards, credentials_of
 from gateway.listeners.http import headers_of
 from gateway.ports import Identifier
@@ -28,6 +29,8 @@ class Views:
     metrics: Callable[[], bytes]
     resource_metadata: Callable[[str], Mapping[str, object]]
     """The RFC 9728 document of the resource at a path."""
+    jwks: Callable[[], Mapping[str, object]]
+    """The keys that cards are signed with (RFC 7517)."""
     upstreams: Callable[[], list[Mapping[str, object]]]
 
 
@@ -48,6 +51,9 @@ def admin_app(views: Views, identifier: Identifier, guards: Guards) -> Starlette
         path = request.path_params.get("path", "")
         return JSONResponse(dict(views.resource_metadata(f"/{path}" if path else "/mcp")))
 
+    async def jwks(_request: Request) -> Response:
+        return JSONResponse(dict(views.jwks()), headers={"cache-control": "public, max-age=3600"})
+
     async def upstreams(request: Request) -> Response:
         try:
             identity = await identifier.identify(credentials_of(request.scope, headers_of(request.scope)))
@@ -64,6 +70,7 @@ def admin_app(views: Views, identifier: Identifier, guards: Guards) -> Starlette
         Route("/metrics", guarded(metrics, guards)),
         Route("/.well-known/oauth-protected-resource", metadata),
         Route("/.well-known/oauth-protected-resource/{path:path}", metadata),
+        Route(JWKS_PATH, jwks),
         Route("/admin/upstreams", guarded(upstreams, guards)),
     ]
     return Starlette(routes=routes)

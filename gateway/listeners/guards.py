@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from ipaddress import ip_address
 from typing import Final
@@ -47,6 +47,10 @@ class Guards:
         ):
             return 403, "Origin is not allowed; add it to listen.allowed_origins"
         return None
+
+    def with_host(self, host: str) -> Guards:
+        """The same for what is served at one more host."""
+        return replace(self, hosts=self.hosts | {host.lower()})
 
     def _host_allowed(self, host: str) -> bool:
         name = _name_of(host)

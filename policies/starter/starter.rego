@@ -15,6 +15,13 @@ allow if {
 	input.subject.id != ""
 }
 
+# The catalogue of agents and servers shows what its reader may use, as lists do.
+allow if {
+	input.action.name == "a2a.card.read"
+	input.action.properties.method == "catalog/read"
+	input.subject.id != ""
+}
+
 looking := {
 	"mcp.discover",
 	"mcp.initialize",

@@ -5,10 +5,11 @@ from __future__ import annotations
 import socket
 
 from gateway.errors import InterlockError, PermitMismatch
+from gateway.lookups import Lookups
 from sandboxes.egress.gate import Carry, Terms, Traffic
 from sandboxes.egress.pump import Pump
 from sandboxes.egress.request import Request
-from sandboxes.egress.route import Lookups, Router
+from sandboxes.egress.route import Router
 from sandboxes.egress.sockets import end_both, hang_up
 
 

@@ -13,6 +13,7 @@ from typing import Final
 import anyio
 
 from gateway.errors import InterlockError, PolicyDenied, SandboxFailure
+from gateway.lookups import Lookups, Resolve, is_own, system_resolve
 from sandboxes.egress import sockets
 from sandboxes.egress.answer import Answer, failed, give, refused, unanswered
 from sandboxes.egress.carriage import Carriage
@@ -20,7 +21,7 @@ from sandboxes.egress.gate import Gate
 from sandboxes.egress.hosts import BadRequest
 from sandboxes.egress.limits import EgressLimits, Pace
 from sandboxes.egress.request import Request, read_head, read_request
-from sandboxes.egress.route import Dial, Lookups, Resolve, Router, system_resolve
+from sandboxes.egress.route import Dial, Router
 
 log = logging.getLogger("interlock.egress")
 
@@ -38,7 +39,7 @@ class EgressProxy:
         resolve: Resolve = system_resolve,
         dial: Dial = sockets.connect,
         limits: EgressLimits = EgressLimits(),  # noqa: B008  # frozen
-        own: Callable[[str], bool] = sockets.is_own,
+        own: Callable[[str], bool] = is_own,
     ) -> None:
         self._gate = gate
         self._resolve = resolve

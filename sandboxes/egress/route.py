@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import errno
 import socket
-import threading
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 import anyio
-from anyio import to_thread
 
+from gateway.addresses import Address, named, parsed, passes
 from gateway.errors import PolicyDenied, UpstreamTimeout, UpstreamUnavailable
-from sandboxes.egress import sockets
-from sandboxes.egress.addresses import Address, named, parsed, passes
+from gateway.lookups import Lookups, is_own
 from sandboxes.egress.gate import Destination, Network
 from sandboxes.egress.limits import EgressLimits
 
-Resolve: TypeAlias = Callable[[str, int], Iterable[str]]
-"""Addresses of a host, as text. Runs in a thread and may block; raises `OSError`."""
 Dial: TypeAlias = Callable[[str, int], Awaitable[socket.socket]]
 """A connection, not blocking, to an address. Raises `OSError`."""
 
@@ -33,41 +29,13 @@ _WORDS: Final = {
 }
 
 
-def system_resolve(host: str, port: int) -> Iterable[str]:
-    """What the machine's own resolver says (hosts file, DNS)."""
-    found = socket.getaddrinfo(host.encode("ascii"), port, type=socket.SOCK_STREAM)  # bytes: not encoded once more
-    return [str(entry[4][0]) for entry in found]
-
-
-class Lookups:
-    """A bounded number of threads that look up names. One that hangs counts until it is back, waited for or not."""
-
-    def __init__(self, resolve: Resolve, most: int) -> None:
-        self._resolve = resolve
-        self._waiting = anyio.CapacityLimiter(most)
-        self._running = threading.BoundedSemaphore(most)
-
-    async def find(self, host: str, port: int, deadline_s: float) -> list[str]:
-        """The addresses of a host. Raises `OSError`, `TimeoutError` among them."""
-        with anyio.fail_after(deadline_s):
-            return await to_thread.run_sync(self._look_up, host, port, abandon_on_cancel=True, limiter=self._waiting)
-
-    def _look_up(self, host: str, port: int) -> list[str]:
-        if not self._running.acquire(blocking=False):
-            raise TimeoutError("too many names are being looked up")
-        try:
-            return list(self._resolve(host, port))
-        finally:
-            self._running.release()
-
-
 @dataclass(frozen=True, slots=True)
 class Router:
     """How connections to destinations come about. Each failure says for the box what was wrong with which of them."""
 
     dial: Dial
     limits: EgressLimits
-    own: Callable[[str], bool] = sockets.is_own
+    own: Callable[[str], bool] = is_own
 
     async def find(self, destination: Destination, lookups: Lookups) -> tuple[Address, ...]:
         """The addresses of a destination. Raises `UpstreamUnavailable`, `UpstreamTimeout`, and `PolicyDenied` for what

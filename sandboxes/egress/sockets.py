@@ -128,14 +128,3 @@ def user_of(sock: socket.socket) -> int:
     """The host's user behind a connection over a unix socket, as the kernel saw it connect."""
     _, uid, _ = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
     return int(uid)
-
-
-def is_own(address: str) -> bool:
-    """Whether an address is this machine's: then the way there starts from that same address. Sends nothing."""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with socket.socket(family, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect((address, 9))
-        except OSError:  # no way there: the connection will not come about either
-            return False
-        return bool(probe.getsockname()[0] == address)

@@ -138,6 +138,7 @@ class World:
             readiness=lambda: {"audit": self.faults.get("audit", "")},
             metrics=lambda: b"interlock_calls 1\n",
             resource_metadata=lambda path: {"resource": f"http://127.0.0.1:8080{path}"},
+            jwks=lambda: {"keys": []},
             upstreams=lambda: [{"name": "files", "down": ""}],
         )
         return admin_app(views, self.identifier, self.guards)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandboxes.egress.addresses import parsed, passes
+from gateway.addresses import parsed, passes
 from sandboxes.egress.gate import Network
 
 PUBLIC = ["8.8.8.8", "93.184.216.34", "168.63.129.17", "1.1.1.1", "2606:4700:4700::1111", "2a00:1450:4001::200e"]

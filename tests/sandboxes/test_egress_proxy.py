@@ -18,11 +18,11 @@ import anyio
 import pytest
 
 from gateway.errors import PermitMismatch, PolicyDenied, PolicyEngineUnavailable, SandboxFailure
+from gateway.lookups import is_own, system_resolve
 from sandboxes.egress.gate import Carry, Destination, Terms
 from sandboxes.egress.limits import EgressLimits
 from sandboxes.egress.proxy import EgressProxy
-from sandboxes.egress.route import system_resolve
-from sandboxes.egress.sockets import connect, is_own
+from sandboxes.egress.sockets import connect
 from tests.sandboxes.egress_world import (
     LOOPBACK,
     Dialled,

@@ -20,7 +20,7 @@ from adapters.stores.place import locate, make_engine
 from adapters.stores.schema import metadata
 from adapters.stores.sql import SqlStore, StateUnavailable, open_store
 from gateway.errors import ConfigError
-from gateway.ports import ApiKey, Pin
+from gateway.ports import ApiKey, Pin, TaskQuery
 from tests.contracts import postgres
 
 KEY = ApiKey("k1", b"\x01" * 32, "user", "user:ana", roles=("dev",))
@@ -63,14 +63,16 @@ async def test_old_database_is_migrated_and_a_backup_is_kept(tmp_path: Path) -> 
     store = await opened(tmp_path / "data")
     await store.put_pins([Pin("u", "tool", "t", "d", b"{}")])
     keys, pins = await store.keys(), await store.pins("u")
+    tasks = await store.tasks.count_tasks(TaskQuery("planner", "ana"))
     await store.aclose()
 
     assert [*keys] == [KEY]
     assert len(pins) == 1
+    assert tasks == 0
     backup = tmp_path / "data" / "state.db.bak-0001"
     assert query(backup, "SELECT version_num FROM alembic_version") == [("0001",)]
     assert query(backup, "SELECT id FROM api_keys") == [("k1",)]
-    assert query(file, "SELECT version_num FROM alembic_version") == [("0002",)]
+    assert query(file, "SELECT version_num FROM alembic_version") == [("0003",)]
     assert backup.stat().st_mode & 0o777 == 0o600
 
 
@@ -112,7 +114,7 @@ async def test_newer_database_is_refused_and_left_alone(tmp_path: Path) -> None:
         native.execute("UPDATE alembic_version SET version_num = '0999'")
         native.commit()
 
-    with pytest.raises(ConfigError, match=r"revision '0999', written by a newer version .* knows up to '0002'"):
+    with pytest.raises(ConfigError, match=r"revision '0999', written by a newer version .* knows up to '0003'"):
         await opened(tmp_path / "data")
 
     assert query(file, "SELECT version_num FROM alembic_version") == [("0999",)]
@@ -308,7 +310,7 @@ async def test_postgresql_keeps_its_tables_in_a_schema_of_their_own() -> None:
         with pytest.raises(ConfigError, match="newer version"):
             await open_store(url, data_dir=None, clock_s=time.time)
 
-    assert names == {f"interlock.{name}" for name in ("api_keys", "secrets", "pins", "meta", "alembic_version")}
+    assert names == {f"interlock.{name}" for name in (*metadata.tables, "alembic_version")}
     assert found == []
 
 

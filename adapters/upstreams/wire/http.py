@@ -221,7 +221,7 @@ class HttpPool:
             async with asyncio.timeout(timeout_s):
                 _, connection = await loop.create_connection(
                     lambda: Connection(self._label, self._probe, self._lost),
-                    self._origin.host,
+                    self._origin.address or self._origin.host,
                     self._origin.port,
                     ssl=self._tls,
                     server_hostname=tls_name,

@@ -29,6 +29,8 @@ class Origin:
     scheme: Literal["http", "https"]
     host: str
     port: int
+    address: str = ""
+    """Where to connect, as a number, instead of looking the host up: one that was judged. TLS asks for the host."""
 
     @classmethod
     def parse(cls, url: str) -> Origin:

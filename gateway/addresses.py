@@ -1,9 +1,11 @@
-"""Which addresses a box may be connected to: public ones, and what a permit names beyond them.
+"""Which addresses others may have us connect to: public ones, and what they are granted beyond them.
+
+A box, a push notification's receiver and an issuer of tokens each name hosts of their choosing.
 
 Rules, in this order:
 
 1. An IPv4 address wrapped into IPv6 (`::ffff:a.b.c.d`) is that IPv4 address.
-2. "This host", multicast, broadcast and local NAT64 are no destination, whatever a permit says.
+2. "This host", multicast, broadcast and local NAT64 are no destination, whatever is granted.
 3. Link-local addresses and those of the clouds' metadata services need a range that names exactly that one address.
 4. Everything else that is not public needs a range that contains it.
 5. An IPv6 address that carries an IPv4 address (NAT64, 6to4, Teredo, ISATAP ...) leads to that address as well: both
@@ -13,12 +15,11 @@ Rules, in this order:
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final, TypeAlias
 
-from sandboxes.egress.gate import Network
-
 Address: TypeAlias = IPv4Address | IPv6Address
+Network: TypeAlias = IPv4Network | IPv6Network
 
 
 def _networks(*texts: str) -> tuple[Network, ...]:
@@ -73,7 +74,7 @@ _ISATAP: Final = (0x00005EFE, 0x02005EFE)
 
 
 def passes(address: Address, ranges: Sequence[Network]) -> bool:
-    """Whether a box may be connected to this address under a permit for `ranges`."""
+    """Whether this address may be connected to where `ranges` are granted."""
     plain = unwrapped(address)
     return _passes(plain, ranges) and all(_passes(inner, ranges) for inner in _carried(plain))
 

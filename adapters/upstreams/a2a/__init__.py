@@ -1,0 +1,1 @@
+"""A2A agents behind the gateway."""
