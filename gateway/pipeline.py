@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
+from gateway.a2a.facts import facts_of
 from gateway.errors import (
     ApprovalPending,
     AuditUnavailable,
@@ -54,6 +55,9 @@ CALLBACK_ACTIONS: Final[Mapping[str, tuple[str, str]]] = {
 
 _CALL_NOTIFICATIONS: Final = frozenset({"notifications/progress", "notifications/message"})
 """What an upstream may tell the client of a call; anything else would be a word of the gateway's own."""
+
+_OF_AGENTS: Final = frozenset({"agent", "a2a_task"})
+"""Resources that are quarantined with the card of their agent."""
 
 _REFUSALS: Final = (
     Unauthenticated,
@@ -248,7 +252,12 @@ class Pipeline:
         )
         if (protocol := action.partition(".")[0]) in VERSIONS and protocol != call.protocol:  # over a bridge
             call = replace(call, protocol=protocol, protocol_version=VERSIONS[protocol], session_id="")
-        return await self.handle(call, parent.identity, _Overheard(exchange, sink) if sink else exchange, by=by)
+            exchange = _Overheard(exchange, sink or exchange.emit, EMPTY)  # what it can do, it can in its own protocol
+        elif sink:
+            exchange = _Overheard(exchange, sink, exchange.capabilities)
+        if call.protocol == "a2a":  # rules read these of calls that a client makes, and hold for this one as well
+            call = replace(call, facts=FrozenDict(facts_of(method, call.params)))
+        return await self.handle(call, parent.identity, exchange, by=by)
 
 
 class _GovernedRelay:
@@ -322,11 +331,11 @@ class _GovernedRelay:
 class _Overheard:
     """The client of a call, of which another takes the streamed events."""
 
-    def __init__(self, exchange: Exchange, sink: Sink) -> None:
+    def __init__(self, exchange: Exchange, sink: Sink, capabilities: Mapping[str, object]) -> None:
         self._exchange = exchange
         self._sink = sink
         self.owner, self.era = exchange.owner, exchange.era
-        self.capabilities, self.log_level = exchange.capabilities, exchange.log_level
+        self.capabilities, self.log_level = capabilities, exchange.log_level
         self.wants_progress = exchange.wants_progress
 
     async def notify(self, method: str, params: Mapping[str, object]) -> None:
@@ -348,7 +357,8 @@ def _asker(resource_type: str, asking: Resource) -> Resource:
 def _quarantined(authorized: Authorized) -> PolicyDenied:
     resource = authorized.call.resource
     message = f"{resource.type} {resource.id!r} is quarantined: its definition is not the one that was accepted"
-    remedy = f"an operator looks at it with `interlock pins diff {resource.upstream}` and accepts it, or removes it"
+    look = "agents show" if resource.type in _OF_AGENTS else "pins diff"
+    remedy = f"an operator looks at it with `interlock {look} {resource.upstream}` and accepts it, or removes it"
     reason = Reason("quarantined", message, rule="gateway.pins", public=True, remedy=remedy)
     return PolicyDenied(message, decision_id=authorized.permit.decision_id, reasons=(reason,))
 

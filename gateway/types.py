@@ -14,6 +14,8 @@ from gateway.errors import InputTooLarge, PermitMismatch
 
 MAX_DEPTH: Final = 32
 MAX_LEAVES: Final = 2_000
+SECRET: Final = "[secret]"  # noqa: S105  # the opposite of one
+"""What stands in `Call.arguments` in place of a secret."""
 
 
 class Era(StrEnum):
@@ -188,15 +190,18 @@ class Call:
 
     @cached_property
     def arguments(self) -> Mapping[str, object]:
-        """The part of the parameters that policy reads: `arguments` in MCP, all of them in A2A."""
-        value = self.params.get("arguments") if self.protocol == "mcp" else self.params
+        """The part of the parameters that policy reads: `arguments` in MCP, all of them but secrets in A2A."""
+        value = self._read
         return value if isinstance(value, FrozenDict) else EMPTY
 
     @cached_property
     def arguments_digest(self) -> str:
         """`sha256:` over the canonical arguments."""
-        arguments = self.params.get("arguments") if self.protocol == "mcp" else self.params
-        return "sha256:" + hashlib.sha256(codec.canonical(arguments)).hexdigest()
+        return "sha256:" + hashlib.sha256(codec.canonical(self._read)).hexdigest()
+
+    @property
+    def _read(self) -> object:
+        return self.params.get("arguments") if self.protocol == "mcp" else _without_secrets(self.params)
 
     @cached_property
     def digest(self) -> str:
@@ -208,6 +213,26 @@ class Call:
         """The same call on other arguments: a new value with a digest of its own."""
         params = FrozenDict({**self.params, "arguments": freeze(arguments)})
         return replace(self, params=params)
+
+
+def _without_secrets(params: FrozenDict) -> FrozenDict:
+    """Parameters of A2A: what proves a push notification is for its receiver, not for policies and records."""
+    configuration = params.get("configuration")
+    if isinstance(configuration, FrozenDict):
+        config = configuration.get("taskPushNotificationConfig")
+        if not isinstance(config, FrozenDict):
+            return params
+        masked = FrozenDict({**configuration, "taskPushNotificationConfig": _masked(config)})
+        return FrozenDict({**params, "configuration": masked})
+    return _masked(params) if "url" in params else params
+
+
+def _masked(config: FrozenDict) -> FrozenDict:
+    authentication = config.get("authentication")
+    changed: dict[str, object] = {"token": SECRET} if config.get("token") else {}
+    if isinstance(authentication, FrozenDict) and authentication.get("credentials"):
+        changed["authentication"] = FrozenDict({**authentication, "credentials": SECRET})
+    return FrozenDict({**config, **changed}) if changed else config
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,3 +98,20 @@ def test_all_parameters_of_a_message_are_its_arguments() -> None:
 
     assert call.arguments is params
     assert call.arguments_digest != replace(call, params=FrozenDict()).arguments_digest
+
+
+async def test_what_a_client_can_do_in_its_own_protocol_is_not_told_across_a_bridge() -> None:
+    told: list[object] = []
+
+    async def bridge(authorized: Authorized, relay: Relay) -> Result:
+        told.append(relay.capabilities)
+        if authorized.call.action == "a2a.message.send":
+            return Result(b"{}")
+        return await relay.act("a2a.message.send", "SendMessage", AGENT, {"message": {"messageId": "m1"}})
+
+    world = World(upstream=FakeUpstream(bridge))
+    world.exchange.capabilities = FrozenDict({"extensions": FrozenDict({"example/x": FrozenDict()})})
+
+    await world.handle()
+
+    assert told == [world.exchange.capabilities, {}]

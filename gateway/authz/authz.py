@@ -108,8 +108,11 @@ class Authz:
 
     async def inspect(self, authorized: Authorized, result: Result) -> Result:
         """The result as the caller may have it: judged, redacted, labelled. Raises `PolicyDenied` to withhold it."""
-        permits = [authorized.permit]
-        if self._response_differs():
+        permit, differs = authorized.permit, self._response_differs()
+        if not (differs or permit.obligations or permit.labels or result.labels):
+            return result  # every event of a stream comes by here
+        permits = [permit]
+        if differs:
             permits.append(await self._result_permit(authorized, result))
         redactions = [item for permit in permits for item in _redactions(permit)]
         labels = tuple(dict.fromkeys([*result.labels, *(label for permit in permits for label in permit.labels)]))

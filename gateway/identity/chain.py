@@ -30,6 +30,8 @@ MAX_DEPTH: Final = 8
 MAX_TOKEN: Final = 8_192
 TTL_S: Final = 3_600
 """How long a token may be handed back, and how long an agent is taken to work on a task that has not ended."""
+MAX_WORK: Final = 10_000
+"""Tasks that are remembered one by one for an agent; of more, only on whose behalf they are."""
 _TYPE: Final = "interlock-chain+jwt"
 
 
@@ -96,7 +98,14 @@ class Chains:
 
     def works_on(self, agent: str, task_id: str, hops: Hops) -> None:
         """The agent has not ended this task, though the call that made it is over."""
-        self._work.setdefault(agent, {})[f"task:{task_id}"] = _Work(hops, self.clock_s() + TTL_S)
+        work, now_s = self._work.setdefault(agent, {}), self.clock_s()
+        name = f"task:{task_id}"
+        if len(work) >= MAX_WORK and name not in work:
+            _forget_old(work, now_s)
+            if len(work) >= MAX_WORK:  # whoever fills this up must not make us forget a chain
+                name = f"some:{hops}"
+        work.pop(name, None)  # what is noted last stands last
+        work[name] = _Work(hops, now_s + TTL_S)
 
     def ended(self, agent: str, task_id: str) -> None:
         """The task is over."""
@@ -128,8 +137,7 @@ class Chains:
     def _remembered(self, agent: str) -> Hops:
         now_s = self.clock_s()
         work = self._work.get(agent, {})
-        for name in [name for name, item in work.items() if item.until_s <= now_s]:
-            del work[name]
+        _forget_old(work, now_s)
         known = {item.hops for item in work.values()}
         if len(known) == 1:
             return known.pop()
@@ -176,6 +184,11 @@ class Chains:
         if not isinstance(described, dict) or described.get("typ") != _TYPE:
             raise malformed("the Interlock-Chain header is a token of another kind: leave it out")
         return data
+
+
+def _forget_old(work: dict[str, _Work], now_s: float) -> None:
+    while work and work[name := next(iter(work))].until_s <= now_s:
+        del work[name]
 
 
 def _nested(delegation: tuple[str, ...]) -> dict[str, object]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NoReturn
@@ -15,6 +16,8 @@ from gateway.types import Entity, Identity
 
 _RFC9068_CLAIMS: Final = ("sub", "client_id", "iat", "jti")
 """Beside `iss`, `exp` and `aud`, which every token must have."""
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+"""In no text of ours: they part the members of a principal, and the lines of a log."""
 
 
 def strict_object(data: bytes, what: str) -> JsonObject:
@@ -159,7 +162,7 @@ def _tenant(claims: JsonObject, spec: IssuerSpec) -> str:
 
 def _scopes(claims: JsonObject) -> tuple[str, ...]:
     value = claims.get("scope", claims.get("scp"))
-    return tuple(value.split()) if isinstance(value, str) else _texts(value, "scope")
+    return tuple(_checked(value, "scope").split()) if isinstance(value, str) else _texts(value, "scope")
 
 
 def _roles(claims: JsonObject, name: str) -> tuple[str, ...]:
@@ -168,7 +171,7 @@ def _roles(claims: JsonObject, name: str) -> tuple[str, ...]:
         value = claims
         for step in name.split("."):
             value = value.get(step) if isinstance(value, dict) else None
-    return (value,) if isinstance(value, str) else _texts(value, name)
+    return (_checked(value, name),) if isinstance(value, str) else _texts(value, name)
 
 
 def _texts(value: JsonValue, name: str) -> tuple[str, ...]:
@@ -176,14 +179,20 @@ def _texts(value: JsonValue, name: str) -> tuple[str, ...]:
         return ()
     if not isinstance(value, list):
         _refuse_text(name)
-    return tuple([item if isinstance(item, str) else _refuse_text(name) for item in value])
+    return tuple([_checked(item, name) for item in value])
 
 
 def _text(claims: JsonObject, name: str) -> str:
     value = claims.get(name)
-    if value is None:
-        return ""
-    return value if isinstance(value, str) else _refuse_text(name)
+    return "" if value is None else _checked(value, name)
+
+
+def _checked(value: JsonValue, name: str) -> str:
+    if not isinstance(value, str):
+        _refuse_text(name)
+    if _CONTROL.search(value):
+        raise refused(f"the `{name}` claim of the access token holds control characters")
+    return value
 
 
 def _refuse_text(name: str) -> NoReturn:

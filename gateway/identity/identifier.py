@@ -17,7 +17,11 @@ from gateway.types import Credentials, Entity, Identity
 
 @dataclass(frozen=True, slots=True)
 class Anonymous:
-    """Who a request without a credential is from, if it comes from this machine."""
+    """Who a request without a credential is from, if it comes from this machine.
+
+    All of them are one principal, so each has the tasks and sessions of the others as well: nothing tells them apart,
+    and programs of one machine that are to be kept apart need a key each.
+    """
 
     name: str
     roles: tuple[str, ...] = ()

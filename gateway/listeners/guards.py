@@ -21,6 +21,8 @@ _PROXY_HEADERS: Final = frozenset(
     }
 )  # fmt: skip
 """What proxies add; one that adds none of these cannot be told from a caller on this machine."""
+MAX_CHAIN_BYTES: Final = 8_192
+"""A token of this gateway's is shorter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,8 @@ def credentials_of(scope: Scope, headers: Headers) -> Credentials:
 def _chain(values: Sequence[bytes]) -> str:
     if len(values) > 1:
         raise Unauthenticated("more than one Interlock-Chain header came with the request: send one")
+    if values and len(values[0]) > MAX_CHAIN_BYTES:
+        raise Unauthenticated(f"the Interlock-Chain header is longer than {MAX_CHAIN_BYTES} bytes: leave it out")
     return values[0].decode("latin-1") if values else ""
 
 

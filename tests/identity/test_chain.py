@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway import codec
 from gateway.errors import PolicyDenied, Unauthenticated
-from gateway.identity.chain import MAX_TOKEN, TTL_S, Chains, Hops
+from gateway.identity import base64url
+from gateway.identity.chain import MAX_TOKEN, MAX_WORK, TTL_S, Chains, Hops
 from gateway.types import Authorized, Call, Entity, Identity, Permit, Resource
 from tests.fakes import ANA
 
@@ -173,6 +176,84 @@ def test_token_expires() -> None:
 
     with pytest.raises(Unauthenticated, match="expired"):
         signing.extended(agent("planner"), token)
+
+
+TYPE = "interlock-chain+jwt"
+CLAIMS: dict[str, object] = {
+    "aud": URL,
+    "exp": 1_800_000_060,
+    "agent": "planner",
+    "hops": ["planner"],
+    "sub": "user:ana",
+}
+
+
+def signed(typ: object = TYPE, **changed: object) -> str:
+    """A token with the gateway's own signature."""
+    head = base64url.encode(codec.dumps({"alg": "EdDSA", "typ": typ}))
+    text = f"{head}.{base64url.encode(codec.dumps({**CLAIMS, **changed}))}"
+    key = Ed25519PrivateKey.from_private_bytes(b"k" * 32)
+    return f"{text}.{base64url.encode(key.sign(text.encode()))}"
+
+
+def test_token_is_what_its_claims_say() -> None:
+    found = chains().extended(agent("planner"), signed())
+
+    assert (found.delegation, found.hops) == (("user:ana", "agent:planner"), ("planner",))
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        signed("interlock-card+jwt"),
+        signed(None),
+        signed(sub=7),
+        signed(sub=None),
+        signed(act={"sub": None}),
+        signed(act={"sub": "agent:a", "act": {"sub": ["agent:b"]}}),
+        signed(hops="planner"),
+        signed(hops=None),
+        signed(hops=[["planner"]]),
+        signed(agent=["planner"]),
+        signed(aud=[URL]),
+        signed(exp=1_800_000_060.5),
+        signed(exp=None),
+    ],
+)
+def test_token_that_holds_what_this_gateway_does_not_write_is_refused_though_its_signature_holds(token: str) -> None:
+    with pytest.raises(Unauthenticated):
+        chains().extended(agent("planner"), token)
+
+
+def test_of_more_tasks_than_are_remembered_one_by_one_the_chains_are() -> None:
+    signing = chains()
+    ana, bo = Hops(("user:ana",), ("planner",)), Hops(("user:bo",), ("writer", "planner"))
+    for number in range(MAX_WORK + 2):
+        signing.works_on("planner", f"t{number}", ana)
+
+    alone = signing.extended(agent("planner"), "")
+    signing.works_on("planner", "more", bo)
+    both = signing.extended(agent("planner"), "")
+    signing.works_on("planner", "t0", ana)
+
+    assert alone.delegation == ("user:ana", "agent:planner")
+    assert (both.delegation, set(both.hops)) == ((), {"planner", "writer"})
+    assert signing.extended(agent("planner"), "").hops == both.hops
+
+
+def test_what_is_too_old_makes_room() -> None:
+    clock = Clock()
+    signing = chains(clock)
+    for number in range(MAX_WORK):
+        signing.works_on("planner", f"t{number}", Hops(("user:bo",), ("writer", "planner")))
+    clock.now_s += TTL_S
+    signing.works_on("planner", "new", Hops(("user:ana",), ("planner",)))
+
+    found = signing.extended(agent("planner"), "")
+    signing.ended("planner", "new")
+
+    assert found.delegation == ("user:ana", "agent:planner")
+    assert signing.extended(agent("planner"), "").hops == ()
 
 
 def test_who_is_no_agent_of_ours_stays_who_they_are() -> None:

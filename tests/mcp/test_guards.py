@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gateway.listeners.guards import Guards, credentials_of
+from gateway.listeners.guards import MAX_CHAIN_BYTES, Guards, credentials_of
 from gateway.listeners.http import headers_of
 from tests.mcp.asgi import LOCAL, Header, fetch
 from tests.mcp.worlds import World, call, headers_for, request
@@ -283,6 +283,29 @@ def test_credential_that_cannot_be_read_is_nobodys_even_on_this_machine() -> Non
 
     assert (credentials.bearer, credentials.on_loopback) == ("", False)
     assert "is not `Bearer" in credentials.fault
+
+
+@pytest.mark.parametrize(
+    ("values", "fault"),
+    [
+        ([b"t" * MAX_CHAIN_BYTES], ""),
+        ([b"t" * (MAX_CHAIN_BYTES + 1)], "longer than 8192 bytes"),
+        ([b"one", b"two"], "more than one Interlock-Chain header"),
+        ([], ""),
+    ],
+)
+def test_chain_of_delegation_is_one_header_of_some_length(values: list[bytes], fault: str) -> None:
+    headers = [(b"authorization", b"Bearer ana"), *((b"interlock-chain", value) for value in values)]
+    scope: dict[str, Any] = {"headers": headers, "client": ("127.0.0.1", 1)}
+
+    credentials = credentials_of(scope, headers_of(scope))
+
+    if fault:
+        assert fault in credentials.fault
+        assert (credentials.bearer, credentials.chain, credentials.on_loopback) == ("", "", False)
+    else:
+        assert (credentials.bearer, credentials.fault) == ("ana", "")
+        assert credentials.chain == b"".join(values).decode()
 
 
 async def test_what_is_no_endpoint_goes_to_the_rest_of_the_application() -> None:

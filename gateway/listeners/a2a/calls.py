@@ -16,7 +16,7 @@ from gateway.a2a.errors import (
     A2aError,
 )
 from gateway.a2a.facts import facts_of
-from gateway.a2a.operations import CARD_READ, VERSION, Operation
+from gateway.a2a.operations import CARD_READ, LEGACY_VERSION, VERSION, Operation
 from gateway.a2a.strict import canonical_request, tasks_named, tenant_in
 from gateway.a2a.tasks import TaskIndex, facts
 from gateway.a2a.versions import missing_required
@@ -157,7 +157,9 @@ class AgentCalls:
 
     def _check_tenant(self, tenant: str) -> None:
         if tenant not in ("", self._name):
-            raise invalid_params("tenant", f"this interface is of the agent {self._name!r} and has no other tenant")
+            words = f"this interface is of the agent {self._name!r} and has no other tenant"
+            of_03 = f"; paths with /v1 are of A2A {LEGACY_VERSION}: leave it out, or send A2A-Version: {LEGACY_VERSION}"
+            raise invalid_params("tenant", words + (of_03 if tenant == "v1" else ""))
 
     def _check_capability(self, operation: Operation) -> None:
         """What the card does not declare is answered with its error (section 3.3.4), by whatever agent."""

@@ -8,7 +8,7 @@ from typing import Final
 from gateway.a2a.catalogue import MEDIA_TYPE
 from gateway.errors import InterlockError, Unauthenticated
 from gateway.listeners.guards import Guards, credentials_of
-from gateway.listeners.http import JSON, Receive, Scope, Send, headers_of, respond
+from gateway.listeners.http import JSON, Receive, Scope, Send, headers_of, one, respond
 from gateway.listeners.mcp.calls import Tracing
 from gateway.listeners.mcp.quiet import Handler, QuietExchange
 from gateway.listeners.mcp.wire import reply_of_error
@@ -45,7 +45,7 @@ class CatalogueEndpoint:
         if scope["method"] != "GET":
             await respond(send, 405, ((b"allow", b"GET"),), b"")
             return
-        tracing = self._trace("", "")
+        tracing = self._trace(one(headers, b"traceparent"), one(headers, b"tracestate"))
         everything = Resource("agent", "*", upstream="*", name="*")
         call = Call(
             self._new_id(),
@@ -55,6 +55,7 @@ class CatalogueEndpoint:
             protocol="a2a",
             protocol_version="1.0",
             traceparent=tracing.traceparent,
+            tracestate=tracing.tracestate,
         )
         try:
             result = await self._handler.handle(call, credentials_of(scope, headers), QuietExchange(""))

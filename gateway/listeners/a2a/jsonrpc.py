@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Final, TypeAlias
 
 from gateway import codec
@@ -11,6 +12,7 @@ from gateway.a2a.errors import A2aError
 from gateway.a2a.malformed import Malformed
 from gateway.a2a.operations import LEGACY_VERSION, OPERATIONS, VERSION, Operation
 from gateway.a2a.strict import parse_json
+from gateway.a2a.v03 import METHODS
 from gateway.errors import InterlockError
 from gateway.listeners.a2a.answering import Answers, send_reply
 from gateway.listeners.a2a.framing import Framed, last_event
@@ -31,8 +33,10 @@ from gateway.types import Result
 
 RequestId: TypeAlias = "str | int | None"
 
+_EVENTS: Final[Header] = (b"content-type", b"text/event-stream")
 _MEMBERS: Final = frozenset({"jsonrpc", "id", "method", "params"})
 _MAX_ID: Final = 256
+_ID: Final = f"id must be an integer, null or a string of at most {_MAX_ID} characters"
 _NO_PARAMS: Final[Mapping[str, object]] = {}
 _EMPTY: Final = frozenset({"DeleteTaskPushNotificationConfig"})
 """The operations whose result is nothing: `null` here."""
@@ -69,6 +73,9 @@ class RpcForm:
         return Reply(200, self._head + b',"result":' + payload + b"}", (JSON, *result.headers))
 
     def failure(self, refusal: Refusal) -> Reply:
+        if self._legacy and self._operation is not None and self._operation.streams and not refusal.of_transport:
+            # In 0.3, all that a stream answers is events, and its clients read nothing else.
+            return Reply(200, self.last(refusal), (_EVENTS, *refusal.headers))
         return Reply(refusal.rpc_status, self._failed(refusal), (JSON, *refusal.headers))
 
     def sink(self, stream: EventStream) -> Framed:
@@ -101,6 +108,7 @@ class JsonRpc:
             version = version_of(inbound)
             request = request_in(body)
             operation, params = _asked(request, version)
+            _require_id(body)
         except (InterlockError, A2aError, Malformed, Refused) as error:
             form = RpcForm(request_id, version)
             await send_reply(inbound, form.failure(refusal_of(error)), form)
@@ -124,8 +132,8 @@ def request_in(body: Mapping[str, object]) -> Request:
     if body.get("jsonrpc") != "2.0":
         raise invalid(INVALID_REQUEST, 'jsonrpc must be "2.0"')
     request_id = id_in(body)
-    if "id" not in body or (request_id is None and body["id"] is not None):
-        raise invalid(INVALID_REQUEST, f"id must be an integer, null or a string of at most {_MAX_ID} characters")
+    if request_id is None and body.get("id") is not None:
+        raise invalid(INVALID_REQUEST, _ID)
     method = body.get("method")
     if not isinstance(method, str) or not method:
         raise invalid(INVALID_REQUEST, "method must be a string")
@@ -135,11 +143,25 @@ def request_in(body: Mapping[str, object]) -> Request:
     return Request(request_id, method, params)
 
 
+def _require_id(body: Mapping[str, object]) -> None:
+    """A2A has no notifications. What else is wrong with a request without an id is told first."""
+    if "id" not in body:
+        raise invalid(INVALID_REQUEST, _ID)
+
+
 def _asked(request: Request, version: str) -> tuple[Operation, Mapping[str, object]]:
     """The operation and its parameters in the form of 1.0."""
     if version == LEGACY_VERSION:
         return asked_in_03(request.method, request.params)
     operation = OPERATIONS.get(request.method)
     if operation is None:
-        raise invalid(METHOD_NOT_FOUND, f"Method not found: {request.method[:100]}")
+        raise invalid(METHOD_NOT_FOUND, f"Method not found: {request.method[:100]}{_meant(request.method)}")
     return operation, request.params
+
+
+def _meant(method: str) -> str:
+    """What somebody who asks for that may have meant: a method of 0.3, or one that is spelled almost so."""
+    if method in METHODS:
+        return f" in A2A {VERSION}; it is of {LEGACY_VERSION}: send A2A-Version: {LEGACY_VERSION}"
+    near = get_close_matches(method[:100], OPERATIONS, 1, 0.8)
+    return f"; did you mean {near[0]}?" if near else ""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from gateway import codec
+from gateway.a2a.catalogue import PATH as CATALOGUE
 from gateway.a2a.errors import DOMAIN, FAULTS, INVALID_AGENT_RESPONSE, A2aError, Fault
 from gateway.a2a.malformed import Malformed
 from gateway.codec import JsonObject
@@ -121,6 +122,12 @@ def invalid_params(field: str, message: str) -> Refused:
 def nothing_here() -> Refused:
     """A path that is not served."""
     return invalid(METHOD_NOT_FOUND, "there is nothing at this path", status=404)
+
+
+def no_agent() -> Refused:
+    """A name below `/agents/` that no agent has."""
+    words = f"no agent of this name is served here: {CATALOGUE} lists those that you may use"
+    return invalid(METHOD_NOT_FOUND, words, status=404)
 
 
 def not_allowed(verbs: tuple[str, ...]) -> Refused:
