@@ -25,7 +25,7 @@ _KINDS: Final[Mapping[str, tuple[str, ...]]] = {
     "elicitation": ("mcp.elicitation.create",),
     "mcp_task": ("mcp.tasks.get",),
     "agent": ("a2a.card.read", "a2a.message.send"),
-    "a2a_task": ("a2a.tasks.get",),
+    "a2a_task": ("a2a.tasks.get", "a2a.tasks.list", "a2a.push.create"),
     "memory": ("memory.read", "memory.write"),
     "sandbox": ("sandbox.exec",),
     "endpoint": ("egress.connect",),
@@ -46,7 +46,7 @@ def question(action: str, kind: str, phase: str, *, known: bool) -> dict[str, ob
             "arguments": {"path": "a/b", "sql": "SELECT 1", "limit": 3, "list": ["a"], "nested": {"a": None}}
         }
         properties |= {"catalog": {"labels": ["pii"], "risk": "high", "pinned": True}, "hints": {"readOnlyHint": True}}
-    properties |= _particulars(kind, known=known)
+    properties |= _of_agents(kind, known=known) or _particulars(kind, known=known)
     if phase == "response":
         properties["result"] = {"bytes": 12, "kinds": ["text"], "labels": [], "is_error": False}
     if phase == "list":
@@ -55,7 +55,7 @@ def question(action: str, kind: str, phase: str, *, known: bool) -> dict[str, ob
         "schema": "interlock.input/1",
         "phase": phase,
         "subject": _subject(known=known),
-        "action": {"name": action, "properties": {"protocol": "mcp", "protocol_version": "2026-07-28", "method": "x"}},
+        "action": {"name": action, "properties": {**_protocol(action), "method": "x"}},
         "resource": {"type": kind, "id": "sample/sample", "properties": properties},
         "context": _context(known=known),
     }
@@ -70,6 +70,29 @@ def _particulars(kind: str, *, known: bool) -> dict[str, object]:
         facts |= {"host": "api.example.org", "port": 443, "scheme": "tunnel", "granted": known}
         facts |= {"box": {"driver": "bubblewrap", "level": "process"}}
     return facts if kind in {"endpoint", "sandbox"} else {}
+
+
+def _protocol(action: str) -> dict[str, object]:
+    a2a = action.startswith("a2a.")
+    return {"protocol": "a2a" if a2a else "mcp", "protocol_version": "1.0" if a2a else "2026-07-28"}
+
+
+def _of_agents(kind: str, *, known: bool) -> dict[str, object]:
+    """What only questions of A2A say (policies/README.md, "Agents")."""
+    ids: dict[str, object] = {"task_id": "t", "context_id": "c", "history_length": -1}
+    push: dict[str, object] = {"push": known, "push_scheme": "https", "push_host": "client.example.org"}
+    catalog: dict[str, object] = {"labels": [], "risk": "medium", "pinned": True, "signed_by": ""}
+    if kind == "a2a_task" and known:
+        task = {"owner": "user:ana", "context": "c", "state": "TASK_STATE_WORKING", "tenant": "acme"}
+        return {**ids, **push, "catalog": {**catalog, "task": task}}
+    if kind != "agent" or not known:
+        return {}
+    parts = {"parts": 1, "part_kinds": ["text"], "media_types": ["text/plain"], "bytes": 5}
+    urls = {"has_url_parts": True, "url_hosts": ["files.example.org"]}
+    wanted = {"reference_task_ids": ["t2"], "accepted_output_modes": ["text/plain"], "return_immediately": False}
+    message = {"messageId": "m", "role": "ROLE_USER", "parts": [{"text": "hello"}]}
+    facts = {**ids, **push, **parts, **urls, **wanted, "role": "ROLE_USER"}
+    return {**facts, "catalog": catalog, "arguments": {"message": message}}
 
 
 def _subject(*, known: bool) -> dict[str, object]:

@@ -267,5 +267,5 @@ test_an_agent_is_granted_as_a_whole if {
 		codes(change(asking(["analyst"], "planner", action), {"subject": anonymous})) == {"no_rule_allows"} with data.grants as grants
 	}
 	permitted(asking(["admin"], "planner", "a2a.message.send"))
-	codes(asking(["developer"], "planner", "a2a.message.send")) == {"no_rule_allows"}
+	codes(asking(["stranger"], "planner", "a2a.message.send")) == {"no_rule_allows"}
 }
