@@ -1,4 +1,7 @@
-"""What the agent under test does with a message: the prefix of its id says it (scenarios of the official test kit)."""
+"""What the agent under test does with a message: the prefix of its id says it (scenarios of the official test kit).
+
+Who cannot choose the id of a message, as what calls a tool cannot, begins the text with it.
+"""
 
 from __future__ import annotations
 
@@ -117,16 +120,17 @@ class Executor(AgentExecutor):
             return
         if context.current_task is None:
             await event_queue.enqueue_event(new_task_from_user_message(message))
-        await (behaviour_of(message.message_id) or self._usual)(updater)
+        wanted = behaviour_of(message.message_id) or behaviour_of(context.get_user_input())
+        await (wanted or self._usual)(updater)
 
     async def cancel(self, context: RequestContext, event_queue: EventQueue) -> None:
         if context.task_id is not None and context.context_id is not None:
             await TaskUpdater(event_queue, context.task_id, context.context_id).cancel()
 
 
-def behaviour_of(message_id: str) -> Behaviour | None:
-    """What the id of a message asks for."""
+def behaviour_of(words: str) -> Behaviour | None:
+    """What the id or the text of a message asks for."""
     for prefix, behaviour in BEHAVIOURS.items():
-        if message_id.startswith(prefix):
+        if words.startswith(prefix):
             return behaviour
     return None

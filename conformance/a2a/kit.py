@@ -16,6 +16,8 @@ Version: TypeAlias = Literal["1.0", "0.3"]
 Outcome: TypeAlias = Literal["passed", "failed", "skipped"]
 
 KIT_VARIABLE: Final = "INTERLOCK_A2A_TCK"
+LEGACY_KIT_VARIABLE: Final = "INTERLOCK_A2A_TCK_03"
+"""Where the tests look for the kit of 0.3 beside that of 1.0."""
 PYTHON_VARIABLE: Final = "INTERLOCK_A2A_TCK_PYTHON"
 PINNED: Final[Mapping[Version, str]] = {
     "1.0": "branch 1.0-dev at 357c4a87",
@@ -25,6 +27,7 @@ IN_CLASS: Final = "::"
 """Stands in the name of every test, and of no requirement."""
 RUN_S: Final = 900
 _SAID: Final = 160
+PLUGINS: Final = Path(__file__).resolve().parent / "plugins"
 STREAMING_S: Final = "2.0"
 """How long the kit waits for a stream; the agent's long task takes twice that."""
 
@@ -88,12 +91,13 @@ class Kit:
     def _test(self, url: str, folder: str, markers: str, out: Path, report: Path, only: Sequence[str]) -> None:
         option = "--sut-host" if self.version == "1.0" else "--sut-url"
         command = [self.python, "-m", "pytest", folder, f"{option}={url}", "-q", "--tb=short", "-p", "no:cacheprovider"]
-        command += [f"--junitxml={report}", *(["-m", markers] if markers else []), *only]
+        command += ["-p", "loopback_names", f"--junitxml={report}", *(["-m", markers] if markers else []), *only]
         if self.version == "1.0":
             command.append(f"--compatibility-report={out / 'compatibility'}")
         else:
             command += ["--test-scope=all", "--transports=jsonrpc"]
         env = {**os.environ, "TCK_STREAMING_TIMEOUT": STREAMING_S, "PYTHONDONTWRITEBYTECODE": "1"}
+        env["PYTHONPATH"] = os.pathsep.join(filter(None, (str(PLUGINS), env.get("PYTHONPATH", ""))))
         with (out / f"{report.stem}.log").open("wb") as log:
             subprocess.run(  # noqa: S603  # the command is ours, the checkout the caller's
                 command, cwd=self.place, env=env, stdout=log, stderr=subprocess.STDOUT, timeout=RUN_S, check=False

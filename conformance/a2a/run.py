@@ -17,8 +17,9 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
-from conformance.a2a.kit import Kit, KitMissing, Run, find_kit
+from conformance.a2a.kit import Kit, KitMissing, Run, Version, find_kit
 from conformance.a2a.verdict import DIRECT, Verdict, judge, read_expected
 from conformance.gateway import LABELS, ROOT, Plan, Table, started
 from conformance.node import say
@@ -48,25 +49,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         kit = find_kit(options.tck, options.tck_python)
         with tempfile.TemporaryDirectory(prefix="interlock-a2a-") as scratch:
-            runs = list(_runs(options, kit, options.out or Path(scratch)))
+            measured = list(runs(options, kit, options.out or Path(scratch)))
     except (KitMissing, NotStarted) as fault:
         say(f"error: {fault}")
         return 2
-    verdict = judge(runs, read_expected())
-    print(as_text(runs, verdict))
+    verdict = judge(measured, read_expected())
+    print(as_text(measured, verdict))
     return 0 if verdict.ok else 1
 
 
-def as_text(runs: Sequence[Run], verdict: Verdict) -> str:
+def as_text(measured: Sequence[Run], verdict: Verdict) -> str:
     """A line per run, then what is not as it should be, then `N passed, N failed`."""
-    lines = [_line(run) for run in runs]
+    lines = [_line(run) for run in measured]
     lines += [f"FAILED    {line}" for line in verdict.failed]
     lines += [f"LOST      {line}" for line in verdict.lost]
     lines += [f"FAULT     expected-failures.yml: {line}" for line in verdict.faults]
     lines += [f"gained    {line}" for line in verdict.gained]
     lines += [f"expected  {line}" for line in verdict.expected]
     bad = len(verdict.failed) + len(verdict.lost) + len(verdict.faults)
-    return "\n".join([*lines, f"{sum(run.passed for run in runs)} passed, {bad} failed"])
+    return "\n".join([*lines, f"{sum(run.passed for run in measured)} passed, {bad} failed"])
 
 
 def _line(run: Run) -> str:
@@ -75,7 +76,8 @@ def _line(run: Run) -> str:
     return f"{run.target:<10}A2A {run.version} tests: {tests}{kept if run.version == '1.0' else ''}"
 
 
-def _runs(options: argparse.Namespace, kit: Kit, out: Path) -> Iterable[Run]:
+def runs(options: argparse.Namespace, kit: Kit, out: Path) -> Iterable[Run]:
+    """The runs that were asked for, one after the other; what is started ends with the last of them."""
     out.mkdir(parents=True, exist_ok=True)
     port, grpc_port = free_port(), free_port()
     command = [sys.executable, "-m", "conformance.a2a.agent", "--port", str(port), "--grpc-port", str(grpc_port)]
@@ -94,7 +96,15 @@ def _through_gateway(options: argparse.Namespace, kit: Kit, base: str, out: Path
     place.mkdir(exist_ok=True)
     with started(plan_for(base, free_port(), options.gateway), place) as gateway:
         say(f"running the kit of A2A {kit.version} through the gateway")
-        return kit.run(f"{gateway.url}/agents/{SUT}", GATEWAY, place, options.only)
+        return kit.run(address_at(gateway.url, kit.version), GATEWAY, place, options.only)
+
+
+def address_at(gateway: str, version: Version) -> str:
+    """Where the kit finds the agent: that of 0.3 looks for the card at the root of a host, so it gets one."""
+    if version == "1.0":
+        return f"{gateway}/agents/{SUT}"
+    parts = urlsplit(gateway)
+    return f"{parts.scheme}://{SUT}.localhost:{parts.port}"
 
 
 def plan_for(base: str, grpc_port: int, command: str = "") -> Plan:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
-from conformance.a2a.kit import Kit, KitMissing, Outcome, Run, find_kit, read_requirements, read_tests
-from conformance.a2a.run import as_text, main, plan_for
+from conformance.a2a.kit import PLUGINS, Kit, KitMissing, Outcome, Run, find_kit, read_requirements, read_tests
+from conformance.a2a.run import address_at, as_text, main, plan_for
 from conformance.a2a.verdict import Expected, judge, read_expected
 from conformance.gateway import write_config
 from conformance.run import main as measure
@@ -144,3 +147,23 @@ def test_gateways_configuration_names_the_agent_and_both_ports(tmp_path: Path) -
     assert 'card_url = "http://localhost:5/.well-known/agent-card.json"' in text
     assert "grpc_port = 7" in text
     assert "port = 6" in text
+
+
+def test_kit_of_0_3_gets_an_agent_with_a_host_of_its_own() -> None:
+    assert address_at("http://localhost:5", "1.0") == "http://localhost:5/agents/sut"
+    assert address_at("http://localhost:5", "0.3") == "http://sut.localhost:5"
+
+
+def test_names_below_localhost_lead_to_this_machine_whatever_the_resolver_knows(tmp_path: Path) -> None:
+    probe = tmp_path / "test_probe.py"
+    probe.write_text(
+        "import socket\n\n"
+        "def test_probe():\n"
+        "    for name in ('sut.localhost', b'SUT.LOCALHOST', 'localhost'):\n"
+        "        assert socket.getaddrinfo(name, 1, socket.AF_INET)[0][4] == ('127.0.0.1', 1)\n"
+    )
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "loopback_names", "-p", "no:cacheprovider", str(probe)]
+
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(PLUGINS)}, cwd=tmp_path, check=False)
+
+    assert done.returncode == 0

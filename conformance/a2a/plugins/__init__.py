@@ -1,0 +1,1 @@
+"""What is loaded into the kit's own test runner."""
