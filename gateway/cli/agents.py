@@ -14,20 +14,17 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 import anyio
 
-from adapters.identity.jwks import HttpKeySource
 from adapters.stores.sql import open_store
-from adapters.upstreams.a2a.card_source import CardFacts, CardSource, NotModified
-from adapters.upstreams.wire.http import HttpPool, Origin
 from gateway import codec
 from gateway.a2a.directory import AgentEntry
 from gateway.app.cards import judged
+from gateway.cli.cards import fetched, remedy_for
 from gateway.cli.files import content, replace
 from gateway.cli.main import CANNOT, NOT_AS_IT_SHOULD_BE, OK, CommandFailed, Commands
 from gateway.cli.options import add_config, config_path
 from gateway.config.reading import load, loads
-from gateway.config.secrets import resolve_value
 from gateway.config.tree import Agent, Settings
-from gateway.errors import InterlockError
+from gateway.errors import ConfigError, InterlockError
 from gateway.ports import Pin, StateStore
 from gateway.registry import Mode
 from gateway.registry.card_pins import accepted_card, waiting_card
@@ -36,7 +33,6 @@ from gateway.registry.pins import Pending, accept
 if TYPE_CHECKING:
     Verbs: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]
 
-FETCH_S: Final = 10.0
 MAX_AT_ONCE: Final = 8
 
 
@@ -127,8 +123,10 @@ async def _show(desk: Desk) -> int:
         return OK
     print(f"{row.name}: {row.state}{_because(row)}")
     print(f"  card     {_plain(row.spec.card_url)}")
-    for line in _summary(_card(row)):
+    for line in _summary(_card(row)) or [f"its card was never seen{'' if desk.args.fetch else ': try --fetch'}"]:
         print(f"  {line}")
+    if row.fault:
+        print("`interlock doctor` says what to do")
     if row.pin is not None:
         print(f"  accepted by {_plain(row.pin.accepted_by) or '-'}  {row.pin.digest}")
     if row.waiting is not None:
@@ -144,7 +142,10 @@ async def _add(desk: Desk) -> int:
     before = content(desk.path) or b""
     after = _with_agent(before, name, url)
     spec = loads(after.decode(), desk.path.parent).agents[name]
-    entry = await _fetched(name, spec, _unjudged)
+    try:
+        entry = await fetched(name, spec)
+    except (InterlockError, ConfigError) as exc:
+        raise CommandFailed(f"agent {name!r} is not added: {exc}; {remedy_for(exc, url)}", CANNOT) from exc
     card = json.loads(codec.jcs(entry.card))
     replace(desk.path, before, after)
     if desk.args.json:
@@ -206,8 +207,8 @@ async def _all_fetched(
 
         async with limiter:
             try:
-                seen[name] = (await _fetched(name, spec, judge), "")
-            except InterlockError as exc:
+                seen[name] = (await fetched(name, spec, judge), "")
+            except (InterlockError, ConfigError) as exc:
                 seen[name] = (None, str(exc))
 
     async with anyio.create_task_group() as group:
@@ -216,25 +217,10 @@ async def _all_fetched(
     return seen
 
 
-async def _fetched(name: str, spec: Agent, judge: Callable[[AgentEntry], Awaitable[AgentEntry]]) -> AgentEntry:
-    headers = [(key.lower().encode(), resolve_value(value).encode()) for key, value in spec.headers.items()]
-    timeout_s = min(FETCH_S, spec.timeout_s)
-    async with HttpPool(Origin.parse(spec.card_url), label=name) as pool, HttpKeySource() as keys:
-        source = CardSource(spec.card_url, pool, keys, tuple(headers), timeout_s=timeout_s)
-        fetched = await source.fetch()
-        if isinstance(fetched, NotModified):
-            raise CommandFailed(f"{spec.card_url} answers that a card was not modified, which was not asked", CANNOT)
-        facts = CardFacts(name, spec.labels, spec.risk, spec.skills)
-        return await source.described(fetched, facts, judge, now_s=int(time.time()))
-
-
-async def _unjudged(entry: AgentEntry) -> AgentEntry:
-    return entry
-
-
 def _known(desk: Desk, name: str) -> str:
     if name not in desk.settings.agents:
-        raise CommandFailed(f"no agent {name!r} is configured: see `interlock agents list`", CANNOT)
+        known = ", ".join(desk.settings.agents) or "none"
+        raise CommandFailed(f"no agent {name!r} is configured in {desk.path}; there are: {known}", CANNOT)
     return name
 
 
@@ -286,7 +272,7 @@ def _summary(card: Mapping[str, object]) -> list[str]:
         lines.append("reached  " + "  ".join(_plain(str(word)) for word in words))
     for skill in _objects(card.get("skills")):
         lines.append(f"skill    {_plain(str(skill.get('id')))}: {_plain(str(skill.get('name')))}")
-    return lines if card else ["its card was never seen: try --fetch"]
+    return lines if card else []
 
 
 def _objects(value: object) -> list[Mapping[str, object]]:

@@ -6,6 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
+from gateway.app.a2a import NEEDS_GRPC, has_grpc
 from gateway.app.boxes import faults_of
 from gateway.cli.main import NOT_AS_IT_SHOULD_BE, OK, Commands
 from gateway.cli.options import add_config, config_path
@@ -49,7 +50,7 @@ def _look(path: Path, *, follow: bool) -> tuple[Faults, str]:
         settings = load(path)
     except ConfigError as error:
         return list(error.faults), ""
-    faults = [*_missing_places(settings), *faults_of(settings)]
+    faults = [*_missing_places(settings), *faults_of(settings), *_missing_grpc(settings)]
     return [*faults, *(unresolved(settings) if follow else [])], _summary(settings)
 
 
@@ -61,6 +62,10 @@ def _missing_places(settings: Settings) -> Faults:
         if upstream.command and not upstream.cwd.is_dir():
             found.append((f"upstreams.{name}.cwd", f"{upstream.cwd} is not a directory"))
     return found
+
+
+def _missing_grpc(settings: Settings) -> Faults:
+    return [("listen.grpc_port", NEEDS_GRPC)] if settings.listen.grpc_port and not has_grpc() else []
 
 
 def unresolved(settings: Settings) -> Faults:
@@ -77,4 +82,5 @@ def unresolved(settings: Settings) -> Faults:
 def _summary(settings: Settings) -> str:
     count = len(settings.upstreams)
     upstreams = f"{count} {'upstream' if count == 1 else 'upstreams'}"
-    return f"good; {upstreams}, engine {settings.policy.engine}, {settings.listen.url}"
+    agents = f"{len(settings.agents)} {'agent' if len(settings.agents) == 1 else 'agents'}, " if settings.agents else ""
+    return f"good; {upstreams}, {agents}engine {settings.policy.engine}, {settings.listen.url}"

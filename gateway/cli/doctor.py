@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from gateway.cli import host, selftest
+import anyio
+
+from gateway.cli import cards, host, selftest
 from gateway.cli.check import unresolved
 from gateway.cli.drivers import isolation
 from gateway.cli.findings import Finding, State, good, optional, wrong
@@ -71,6 +73,7 @@ def examine(path: Path, key: str) -> Iterator[Finding]:
     yield selftest.policy(settings)
     yield selftest.audit_log(settings)
     yield from selftest.upstreams(settings, key)
+    yield from anyio.run(cards.findings, settings)
 
 
 def _defaults_beside(path: Path) -> Settings:

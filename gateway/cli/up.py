@@ -13,14 +13,17 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 import anyio
 from anyio.abc import TaskStatus
 from anyio.streams.memory import MemoryObjectReceiveStream
 
 from adapters.pdp.bundle import PolicyRefused
+from gateway.a2a.catalogue import PATH as CATALOGUE_PATH
 from gateway.app import Ready, serve
 from gateway.app.boxes import isolation_fault
+from gateway.app.endpoints import host_of
 from gateway.cli.bootstrap import ROLE, Keys, prepare_keys, withdraw_keys
 from gateway.cli.clients import CLIENTS, settings_with
 from gateway.cli.firstrun import is_of_first_run, refuse_no_place, write_configuration
@@ -64,7 +67,8 @@ def up(arguments: argparse.Namespace) -> int:
         upstreams = write_configuration(path, boxed=not fault)
         narration.step(f"wrote {path} with the upstreams {', '.join(upstreams) or '(none)'}")
     settings = _settings(path, arguments, fresh=fresh)
-    narration.step(f"read {path}: {len(settings.upstreams)} upstreams, policies from {settings.policy.path}")
+    agents = f" and {len(settings.agents)} agents" if settings.agents else ""
+    narration.step(f"read {path}: {len(settings.upstreams)} upstreams{agents}, policies from {settings.policy.path}")
     _log_to_stderr()
     os.environ["PATH"] = _path_with_this_environment(os.environ)
     demo = (arguments.once or is_of_first_run(settings)) and not arguments.no_demo
@@ -180,8 +184,12 @@ class _Run:
         entry = settings_with(CLIENTS["generic"], "interlock", f"{url}/mcp", {})
         self._narration.step("addresses:")
         self._narration.detail(f"{url}/mcp                all upstreams, names as upstream__tool")
-        for name in self._settings.upstreams:
-            self._narration.detail(f"{url}/servers/{name}/mcp")
+        for name in (*self._settings.upstreams, *self._settings.agents):
+            self._narration.detail(f"{url}/servers/{name}/mcp, {_as_agent(name, url)}")
+        if self._settings.listen.grpc_port:
+            address = f"{urlsplit(url).hostname}:{self._settings.listen.grpc_port}"
+            self._narration.detail(f"{address}              agents over gRPC: the tenant is the name")
+        self._narration.detail(f"{url}{CATALOGUE_PATH}              what a caller may use")
         self._narration.detail(f"{url}/healthz, /readyz, /metrics")
         self._narration.step(
             "for an MCP client (or: interlock connect claude-code --write; see interlock connect --help):"
@@ -189,7 +197,14 @@ class _Run:
         self._narration.detail(json.dumps(entry, indent=2))
         self._narration.fact("url", url)
         self._narration.fact("upstreams", list(self._settings.upstreams))
+        self._narration.fact("agents", list(self._settings.agents))
         self._narration.fact("mcpServers", entry["mcpServers"])
+
+
+def _as_agent(name: str, url: str) -> str:
+    """Where it is an agent: below the gateway's address, and at a host of its own where it can have one."""
+    host = host_of(name, url)
+    return f"{url}/agents/{name}{f' or {host}' if host else ''}"
 
 
 async def _stop_on_signal(

@@ -81,7 +81,7 @@ def _http_url(text: str) -> str:
     except ValueError:
         usable = False
     if not usable:
-        raise ValueError("must be an address like http://127.0.0.1:3001/mcp")
+        raise ValueError("must be an address: http:// or https://, and a host")
     if parts.username or parts.password:
         raise ValueError("must not hold a user or a password; send credentials with `headers` or a reference")
     return text

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import anyio
 import pytest
 
 from gateway.cli import main
+from gateway.cli.cards import findings
+from gateway.cli.findings import Finding
 from gateway.config.reading import load
 from tests.a2a.card_samples import Json, card_of
 
@@ -183,3 +187,86 @@ def test_nothing_to_accept_and_nobody_of_that_name(added: Path, capsys: pytest.C
     err = capsys.readouterr().err
     assert "no card of agent 'cook' waits" in err
     assert "no agent 'nobody'" in err
+
+
+def test_agent_that_cannot_be_added_is_said_why_and_what_to_do(
+    config: Path, agent: Agent, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = config.read_bytes()
+    agent.card = b"<html>"
+
+    assert _agents(config, "add", "cook", agent.url) == 2
+    assert _agents(config, "add", "ghost", "http://127.0.0.1:1/card") == 2
+
+    no_card, nobody = capsys.readouterr().err.splitlines()
+    assert no_card.startswith("error: agent 'cook' is not added: the card is not JSON")
+    assert no_card.endswith(f"; correct its card_url, {agent.url}, or have its owner mend the card")
+    assert nobody.endswith("connection refused; start it, or correct its card_url, http://127.0.0.1:1/card")
+    assert config.read_bytes() == before
+
+
+def test_agent_that_was_asked_in_vain_is_not_to_be_asked_again(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config.write_text('[agents.ghost]\ncard_url = "http://127.0.0.1:1/card"\n')
+
+    assert _agents(config, "show", "ghost", "--fetch") == 0
+
+    out = capsys.readouterr().out
+    assert "ghost: down" in out
+    assert "try --fetch" not in out
+    assert "`interlock doctor` says what to do" in out
+
+
+@pytest.mark.parametrize(
+    ("section", "state", "what", "remedy"),
+    [
+        ("", "good", "its card is there, not signed; JSONRPC 1.0 (the agent itself was not asked)", ""),
+        ('skills = ["juggle"]\n', "wrong", "the card has no skill", "have its owner mend the card"),
+        ('headers = { X-Key = "env:NOT_THERE" }\n', "wrong", "NOT_THERE", "see `interlock check --secrets`"),
+        ('card_url = "http://127.0.0.1:1/card"\n', "wrong", "connection refused", "start it, or correct its card_url"),
+    ],
+)
+def test_doctor_fetches_each_card_and_says_what_to_do(
+    config: Path, agent: Agent, monkeypatch: pytest.MonkeyPatch, section: str, state: str, what: str, remedy: str
+) -> None:
+    monkeypatch.delenv("NOT_THERE", raising=False)
+    at = "" if "card_url" in section else f'card_url = "{agent.url}"\n'
+    config.write_text(f"[agents.cook]\n{at}{section}")
+
+    (finding,) = anyio.run(findings, load(config))
+
+    assert (finding.subject, finding.state) == ("agent cook", state)
+    assert what in finding.what
+    assert remedy in finding.remedy
+
+
+def test_doctor_asks_within_a_deadline_and_all_at_once(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.cli.cards.FETCH_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/card"
+        config.write_text("".join(f'[agents.a{number}]\ncard_url = "{url}"\n' for number in range(5)))
+
+        async def asked() -> list[Finding]:
+            with anyio.fail_after(10):
+                return await findings(load(config))
+
+        found = anyio.run(asked)
+
+    assert [finding.subject for finding in found] == [f"agent a{number}" for number in range(5)]
+    assert {finding.state for finding in found} == {"wrong"}
+    assert all("start it" in finding.remedy for finding in found)
+
+
+def test_agent_whose_secret_is_not_there_is_down_and_the_others_are_listed(
+    added: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("NOT_THERE", raising=False)
+    ghost = '[agents.ghost]\ncard_url = "http://127.0.0.1:1/"\nheaders = { X-Key = "env:NOT_THERE" }\n'
+    added.write_text(added.read_text() + ghost)
+
+    assert _agents(added, "list", "--fetch", "--json") == 0
+
+    cook, down = json.loads(capsys.readouterr().out)["agents"]
+    assert (cook["state"], down["state"]) == ("accepted", "down")
+    assert "NOT_THERE" in down["fault"]

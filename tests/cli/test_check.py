@@ -152,3 +152,27 @@ def test_state_too_deep_for_the_sockets_of_boxes_is_a_fault(
 
     assert code == 1
     assert "state.dir: no place for the sockets of boxes" in capsys.readouterr().out
+
+
+def test_agents_are_counted_and_their_secrets_followed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NOT_THERE", raising=False)
+    words = write(
+        tmp_path, '[agents.a]\ncard_url = "http://127.0.0.1:1/"\nheaders = { Authorization = "Bearer env:NOT_THERE" }\n'
+    )
+
+    assert main(words) == 0
+    assert "good; 0 upstreams, 1 agent, engine embedded" in capsys.readouterr().out
+    assert main([*words, "--secrets"]) == 1
+    assert "agents.a.headers.Authorization: env:NOT_THERE the environment variable" in capsys.readouterr().out
+
+
+def test_grpc_without_its_packages_is_a_fault(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.app.a2a.find_spec", lambda name: None)
+
+    assert main(write(tmp_path, "[listen]\ngrpc_port = 9000\n")) == 1
+
+    assert "listen.grpc_port: needs the packages of the extra `grpc`: pip install" in capsys.readouterr().out

@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
@@ -113,7 +113,49 @@ def test_configuration_of_somebodys_own_gets_no_demonstration_and_no_key(tmp_pat
         answer = json.loads(process.stdout.readline())
         process.send_signal(signal.SIGTERM)
 
-    assert set(answer) == {"url", "upstreams", "mcpServers"}
+    assert set(answer) == {"url", "upstreams", "agents", "mcpServers"}
+
+
+@pytest.mark.slow
+def test_addresses_of_agents_are_told_and_a_name_that_no_agent_has_is_said_to_be_none(tmp_path: Path) -> None:
+    config = tmp_path / "interlock.toml"
+    listen = f"[listen]\nport = {free_port('127.0.0.1')}\ngrpc_port = {free_port('127.0.0.1')}\n"
+    config.write_text(listen + '[agents.ghost]\ncard_url = "http://127.0.0.1:1/card"\n')
+
+    with subprocess.Popen(up(config), stdout=subprocess.PIPE, text=True, bufsize=1) as process:
+        try:
+            assert process.stdout is not None
+            told = _told(process.stdout)
+            url = told.partition("listening on ")[2].partition("\n")[0]
+            code, body = _got(url, "/agents/gost/message:send")
+        finally:
+            process.kill()
+
+    assert "0 upstreams and 1 agents" in told
+    assert f"{url}/servers/ghost/mcp, {url}/agents/ghost or http://ghost.localhost:" in told
+    assert "agents over gRPC" in told
+    assert f"{url}/.well-known/ai-catalog.json" in told
+    assert code == 404
+    assert "no agent of this name is served here" in body
+
+
+def _told(lines: Iterable[str]) -> str:
+    """What is printed until the gateway serves."""
+    found = []
+    for line in lines:
+        found.append(line)
+        if "serving until" in line:
+            break
+    return "".join(found)
+
+
+def _got(url: str, path: str) -> tuple[int, str]:
+    connection = HTTPConnection(url.removeprefix("http://"), timeout=10)
+    connection.request("GET", path)
+    answer = connection.getresponse()
+    body = answer.read().decode()
+    connection.close()
+    return answer.status, body
 
 
 def test_port_that_is_taken_is_said_to_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import re
+import shlex
 import tomllib
+from importlib import import_module
 from pathlib import Path
+
+import pytest
 
 from gateway.config import loads
 from gateway.config.reading import dotted, keys
@@ -56,6 +61,39 @@ def test_configuration_in_the_readme_is_one_that_works() -> None:
 
     assert settings
     assert all(isinstance(item, Settings) for item in settings)
+
+
+def understood(words: list[str]) -> argparse.Namespace:
+    """What the command line makes of these words, without doing it."""
+    root = argparse.ArgumentParser()
+    import_module(f"gateway.cli.{words[0]}").add_parser(root.add_subparsers())
+    return root.parse_args(words)
+
+
+@pytest.mark.parametrize("page", ["README.md", "gateway/a2a/README.md"])
+def test_commands_in_the_documentation_are_ones_that_can_be_given(page: str) -> None:
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```", (ROOT / page).read_text(), re.DOTALL | re.MULTILINE)
+    commands = [line.partition("  #")[0] for kind, block in blocks if kind in {"", "sh"} for line in block.splitlines()]
+    given = [shlex.split(line)[1:] for line in commands if line.startswith("interlock ")]
+
+    assert len([understood(words) for words in given]) >= 4
+
+
+def test_commands_in_the_table_of_the_readme_exist() -> None:
+    rows = re.findall(r"^\| `interlock ([a-z]+)(?: ([a-z\\|]+))?`", (ROOT / "README.md").read_text(), re.MULTILINE)
+
+    for command, verbs in rows:
+        for verb in verbs.split("\\|") if verbs else [""]:
+            with pytest.raises(SystemExit) as ended:
+                understood([command, *([verb] if verb else []), "--help"])
+            assert ended.value.code == 0
+    assert ("agents", "list\\|show\\|add\\|accept") in rows
+
+
+def test_example_of_a_client_is_python() -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+
+    compile(example, "README.md", "exec")
 
 
 def test_path_in_a_fault_reads_as_in_the_file() -> None:
