@@ -1,4 +1,4 @@
-"""The same echo call against every target, in interleaved rounds.
+"""The same call against every target, in interleaved rounds: a tool that echoes, if no other is named.
 
 Medians over the rounds, except CPU per call: that is of the best round, because what other machines on the same host
 take away only ever adds to it (a core here runs a third slower from one second to the next).
@@ -7,7 +7,7 @@ take away only ever adds to it (a core here runs a third slower from one second 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Final
 
@@ -46,23 +46,30 @@ def echo(target: Target) -> Shot:
 
 
 async def compare(
-    behind: Upstream, targets: Sequence[Target], *, connections: Sequence[int], rounds: int, seconds: float
+    behind: Upstream,
+    targets: Sequence[Target],
+    *,
+    connections: Sequence[int],
+    rounds: int,
+    seconds: float,
+    what: Callable[[Target], Shot] = echo,
+    warm_up: int = WARM_UP_CALLS,
 ) -> list[Measured]:
     """Measure every target at every concurrency, every second round in reverse order. Raises `LoadFailed`."""
     for target in targets:
-        await fire(echo(target), connections=4, calls=WARM_UP_CALLS)
+        await fire(what(target), connections=4, calls=warm_up)
     results: list[Measured] = []
     for number in range(rounds):
         for count in connections:
             for target in targets if number % 2 == 0 else reversed(targets):
-                results.append(await _one(behind, target, count, seconds))
+                results.append(await _one(behind, target, what(target), count, seconds))
     return [_summary(group) for group in _grouped(results)]
 
 
-async def _one(behind: Upstream, target: Target, connections: int, seconds: float) -> Measured:
+async def _one(behind: Upstream, target: Target, ask: Shot, connections: int, seconds: float) -> Measured:
     behind.forget()
     before = meters.cpu_s(target.pid)
-    sample: Sample = await fire(echo(target), connections=connections, seconds=seconds)
+    sample: Sample = await fire(ask, connections=connections, seconds=seconds)
     used = meters.cpu_s(target.pid) - before
     counted = behind.counted()
     return Measured(

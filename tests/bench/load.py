@@ -129,11 +129,10 @@ class _Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._run.received += len(data)
         self._buffer += data
-        head, separator, rest = self._buffer.partition(b"\r\n\r\n")
-        if not separator or not _whole(head.lower(), rest):
+        if not _whole(self._buffer):
             return
         self._run.latencies_ns.append(time.perf_counter_ns() - self._started)
-        if not head.startswith(b"HTTP/1.1 200") or self._run.shot.expect not in rest:
+        if not self._buffer.startswith(b"HTTP/1.1 200") or self._run.shot.expect not in self._buffer:
             self._run.errors += 1
             self._run.error = self._run.error or bytes(self._buffer[:600]).decode(errors="replace")
         self._buffer.clear()
@@ -148,12 +147,15 @@ class _Connection(asyncio.Protocol):
             self._transport.close()
 
 
-def _whole(head: bytes | bytearray, body: bytes | bytearray) -> bool:
-    """Whether the answer is here in full."""
-    _, found, length = head.partition(b"content-length:")
+def _whole(answer: bytearray) -> bool:
+    """Whether the answer is here in full. Copies the head only: streams are looked at with each piece."""
+    end = answer.find(b"\r\n\r\n")
+    if end < 0:
+        return False
+    _, found, length = answer[:end].lower().partition(b"content-length:")
     if found:
-        return len(body) >= int(length.split(b"\r\n", 1)[0])
-    return body.endswith(b"0\r\n\r\n")
+        return len(answer) >= end + 4 + int(length.split(b"\r\n", 1)[0])
+    return answer.endswith(b"0\r\n\r\n")
 
 
 async def fire(what: Shot, *, connections: int, seconds: float = 60, calls: int = 2**62) -> Sample:
