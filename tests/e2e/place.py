@@ -105,10 +105,10 @@ def on_the_host(command: Sequence[str]) -> Table:
 ALLOW_ALL: Final = 'allow if input.resource.type != ""'
 
 
-async def new_key(place: Place, name: str, *roles: str) -> str:
-    """An API key of `user:NAME`, made as the command line makes one."""
+async def new_key(place: Place, name: str, *roles: str, kind: str = "user") -> str:
+    """An API key of `user:NAME`, or of another kind of subject, made as the command line makes one."""
     async with opened(place.settings()) as store:
-        subject = Entity("user", f"user:{name}")
+        subject = Entity(kind, f"{kind}:{name}")
         _, text = await create_key(store, subject=subject, now_s=int(time.time()), roles=roles)
     return text
 

@@ -34,6 +34,8 @@ class Line:
 
     port: int = 0
     mode: Mode = "pass"
+    to: int = 0
+    """The port that new connections lead to."""
     requests: list[str] = field(default_factory=list)
     """The first line of each piece that looked like an HTTP request."""
 
@@ -46,14 +48,14 @@ class Line:
 @asynccontextmanager
 async def line_to(port: int) -> AsyncIterator[Line]:
     """A line to what listens on that port of loopback."""
-    line = Line()
+    line = Line(to=port)
 
     async def serve(client: SocketStream) -> None:
         async with client:
             if line.mode == "refuse":
                 return
             try:
-                server = await anyio.connect_tcp("127.0.0.1", port)
+                server = await anyio.connect_tcp("127.0.0.1", line.to)
             except OSError:
                 return
             async with server, anyio.create_task_group() as group:

@@ -32,6 +32,15 @@ class NpmPeers:
         """The command line of a server or client, which needs no PATH."""
         return [str(self.node.program), str(self.modules / _PROGRAMS[name]), *arguments]
 
+    def script(self, name: str, *arguments: str) -> list[str]:
+        """The command line of a script of this folder, which needs `environment`."""
+        return [str(self.node.program), str(PINS.with_name(name)), *arguments]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Where scripts find the packages."""
+        return {"NODE_PATH": str(self.modules)}
+
 
 def npm_peers() -> NpmPeers:
     """The packages, installed if they are not yet. Skips the test where Node or the registry cannot be had."""
