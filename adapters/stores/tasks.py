@@ -30,6 +30,8 @@ class SqlTaskStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        # Made once: every new task is written before its first event goes out.
+        self._inserts = {table: database.insert(table).on_conflict_do_nothing() for table in (a2a_tasks, a2a_contexts)}
 
     async def task(self, agent: str, task_id: str) -> TaskRecord | None:
         """The record of a task, whoever owns it."""
@@ -133,8 +135,7 @@ class SqlTaskStore:
 
     async def _added(self, connection: AsyncConnection, table: Table, row: dict[str, Any]) -> bool:
         """Whether the row is new; one with its primary key stays as it is."""
-        insert = self._database.insert(table).values(row).on_conflict_do_nothing()
-        return (await connection.execute(insert)).rowcount == 1
+        return (await connection.execute(self._inserts[table], row)).rowcount == 1
 
 
 def _named(agent: str, task_id: str) -> tuple[ColumnElement[bool], ...]:

@@ -73,8 +73,9 @@ class ToolAgent:
         if wanted is None:
             return _error(CONTENT_TYPE_NOT_SUPPORTED, _HOW)
         tool, arguments = wanted
-        params = {"name": tool, "arguments": arguments}
-        result = await relay.act("mcp.tools.call", "tools/call", self._resolve_tool(self._name, tool), params)
+        resource = self._resolve_tool(self._name, tool)
+        params = {"name": resource.name, "arguments": arguments}  # what is called is what policy was asked about
+        result = await relay.act("mcp.tools.call", "tools/call", resource, params)
         answer = _answer(result, message if isinstance(message, Mapping) else {})
         if call.method == "SendStreamingMessage":
             await relay.emit(answer)

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from gateway import codec
+from gateway.a2a.as_tools_content import items, refused, state_of, text_in, tool_result, words_of
 from gateway.a2a.directory import AgentEntry, Agents
-from gateway.a2a.operations import INTERRUPTED, TERMINAL
+from gateway.a2a.operations import INTERRUPTED
 from gateway.errors import InvalidCall, UnknownResource, UpstreamProtocolError
 from gateway.ports import Relay
 from gateway.types import Authorized, Call, Era, Result
@@ -103,8 +104,10 @@ class AgentTools:
             refusal = await self._send(talk, parts, relay)
             if refusal is not None:
                 return refusal
-            if _state_of(talk.value) not in INTERRUPTED:
-                return _tool_result(talk)
+            if state_of(talk.value) not in INTERRUPTED:
+                return tool_result(
+                    talk.value, [*talk.artifacts.values()], task_id=talk.task_id, context_id=talk.context_id
+                )
             answer = await relay.ask("elicitation/create", _question(talk))
             if answer.outcome == "input_required" or relay.era is Era.MODERN:
                 return _asking(talk)
@@ -113,11 +116,11 @@ class AgentTools:
 
     def _begun(self, call: Call) -> tuple[_Conversation, list[dict[str, object]]]:
         arguments = call.arguments
-        talk = _Conversation(call, _text(arguments, "context_id"), _text(arguments, "task_id"))
+        talk = _Conversation(call, text_in(arguments, "context_id"), text_in(arguments, "task_id"))
         state = call.resume.get("state") if call.resume else None
         if not isinstance(state, Mapping) or not state:
             return talk, _parts_of(arguments)
-        talk.context_id, talk.task_id = _text(state, "context_id"), _text(state, "task_id")
+        talk.context_id, talk.task_id = text_in(state, "context_id"), text_in(state, "task_id")
         responses = call.resume.get("responses") if call.resume else None
         return talk, [{"text": _answer_in(responses.get(QUESTION) if isinstance(responses, Mapping) else None)}]
 
@@ -135,7 +138,7 @@ class AgentTools:
             action, operation, self._agents.resource(self._name), {"message": _message(talk, parts)}, sink=take
         )
         if result.outcome == "rpc_error":
-            return _failed(result.payload)
+            return refused(result.payload)
         if not streams:
             await _taken(talk, result.payload, relay)
         return None
@@ -175,7 +178,7 @@ async def _taken(talk: _Conversation, payload: bytes, relay: Relay) -> None:
     talk.steps += 1
     _learn_ids(talk, value)
     if relay.wants_progress:
-        await relay.notify("notifications/progress", {"progress": talk.steps, "message": _words(talk.value)})
+        await relay.notify("notifications/progress", {"progress": talk.steps, "message": words_of(talk.value)})
 
 
 def _merged(known: Mapping[str, object], value: Mapping[str, object]) -> Mapping[str, object]:
@@ -191,11 +194,11 @@ def _merged(known: Mapping[str, object], value: Mapping[str, object]) -> Mapping
 def _learn_ids(talk: _Conversation, value: Mapping[str, object]) -> None:
     for member in ("statusUpdate", "artifactUpdate", "message"):
         if isinstance(found := value.get(member), Mapping):
-            talk.task_id = _text(found, "taskId") or talk.task_id
-            talk.context_id = _text(found, "contextId") or talk.context_id
+            talk.task_id = text_in(found, "taskId") or talk.task_id
+            talk.context_id = text_in(found, "contextId") or talk.context_id
     if talk.value.get("kind") == "task":
-        talk.task_id = _text(talk.value, "id") or talk.task_id
-    talk.context_id = _text(talk.value, "contextId") or talk.context_id
+        talk.task_id = text_in(talk.value, "id") or talk.task_id
+    talk.context_id = text_in(talk.value, "contextId") or talk.context_id
 
 
 def _add_artifact(talk: _Conversation, update: Mapping[str, object]) -> None:
@@ -203,20 +206,14 @@ def _add_artifact(talk: _Conversation, update: Mapping[str, object]) -> None:
     if not isinstance(artifact, Mapping):
         return
     known = talk.artifacts.get(str(artifact.get("artifactId")))
-    parts = list(_list(artifact.get("parts")))
+    parts = list(items(artifact.get("parts")))
     if known is not None and update.get("append") is True:
-        parts = [*_list(known.get("parts")), *parts]
+        parts = [*items(known.get("parts")), *parts]
     talk.artifacts[str(artifact.get("artifactId"))] = {**artifact, "parts": parts}
 
 
-def _state_of(value: Mapping[str, object]) -> str:
-    status = value.get("status")
-    state = status.get("state") if isinstance(status, Mapping) else None
-    return state if isinstance(state, str) else ""
-
-
 def _question(talk: _Conversation) -> dict[str, object]:
-    words = _words(talk.value) or "The agent needs more to go on."
+    words = words_of(talk.value) or "The agent needs more to go on."
     return {"mode": "form", "message": words, "requestedSchema": _FORM}
 
 
@@ -233,70 +230,3 @@ def _answer_in(response: object) -> str:
     if not isinstance(response, Mapping) or response.get("action") != "accept" or not isinstance(answer, str):
         raise InvalidCall("the agent's question was not answered, so the call cannot go on")
     return answer
-
-
-def _tool_result(talk: _Conversation) -> Result:
-    value = talk.value
-    state = _state_of(value)
-    artifacts = [*_list(value.get("artifacts")), *talk.artifacts.values()]
-    parts = [part for artifact in artifacts if isinstance(artifact, Mapping) for part in _list(artifact.get("parts"))]
-    if value.get("kind") == "message":
-        parts.extend(_list(value.get("parts")))
-    content = [block for part in parts if isinstance(part, Mapping) for block in _blocks(part)]
-    words = _words(value)
-    if words and value.get("kind") == "task":
-        content.append({"type": "text", "text": words})
-    is_error = state in TERMINAL and state != "TASK_STATE_COMPLETED"
-    result: dict[str, object] = {
-        "resultType": "complete",
-        "content": content or [{"type": "text", "text": state or "the agent answered nothing"}],
-        "isError": is_error,
-        "_meta": {"a2a": {"taskId": talk.task_id, "contextId": talk.context_id, "state": state}},
-    }
-    structured = [part["data"] for part in parts if isinstance(part, Mapping) and isinstance(part.get("data"), Mapping)]
-    if len(structured) == 1:
-        result["structuredContent"] = structured[0]
-    return Result(codec.dumps(result), "tool_error" if is_error else "ok")
-
-
-def _blocks(part: Mapping[str, object]) -> list[dict[str, object]]:
-    """The MCP content of one part (specification, section 4.1.6)."""
-    media_type = _text(part, "mediaType") or "application/octet-stream"
-    if isinstance(text := part.get("text"), str):
-        return [{"type": "text", "text": text}]
-    if isinstance(raw := part.get("raw"), str):
-        kind = media_type.partition("/")[0]
-        if kind in ("image", "audio"):
-            return [{"type": kind, "data": raw, "mimeType": media_type}]
-        uri = f"a2a:{_text(part, 'filename') or 'file'}"
-        return [{"type": "resource", "resource": {"uri": uri, "mimeType": media_type, "blob": raw}}]
-    if isinstance(url := part.get("url"), str):
-        return [{"type": "resource_link", "uri": url, "name": _text(part, "filename") or url, "mimeType": media_type}]
-    if "data" in part:
-        return [{"type": "text", "text": codec.dumps(part["data"]).decode()}]
-    return []
-
-
-def _failed(error: bytes) -> Result:
-    value = codec.loads(error)
-    words = value.get("message") if isinstance(value, dict) else None
-    text = words if isinstance(words, str) else "the agent refused"
-    content = [{"type": "text", "text": text}]
-    return Result(codec.dumps({"resultType": "complete", "content": content, "isError": True}), "tool_error")
-
-
-def _words(value: Mapping[str, object]) -> str:
-    """What the status of a task says in text."""
-    status = value.get("status")
-    message = status.get("message") if isinstance(status, Mapping) else None
-    parts = _list(message.get("parts")) if isinstance(message, Mapping) else ()
-    return "\n".join(part["text"] for part in parts if isinstance(part, Mapping) and isinstance(part.get("text"), str))
-
-
-def _list(value: object) -> Sequence[object]:
-    return value if isinstance(value, Sequence) and not isinstance(value, str) else ()
-
-
-def _text(value: Mapping[str, object], member: str) -> str:
-    found = value.get(member)
-    return found if isinstance(found, str) else ""

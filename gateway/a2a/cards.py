@@ -124,7 +124,17 @@ def _rewritten(entry: AgentEntry, places: Places, security: Security) -> dict[st
     }
     if security.requirements:
         card["securityRequirements"] = _plain(security.requirements)
-    return dict(card_to_dual({**card, **_links(entry, upstream)}))
+    card |= _links(entry, upstream)
+    return dict(card_to_dual(card)) if _shows_legacy(entry) else card
+
+
+def _shows_legacy(entry: AgentEntry) -> bool:
+    """Whether the members of 0.3 stand beside those of 1.0, whose schema has no room for them.
+
+    As on the agent's own card, so that who reads the one can read the other; a server that is shown as an agent has
+    none.
+    """
+    return not entry.interfaces or any(one.version == LEGACY_VERSION for one in entry.interfaces)
 
 
 def _interfaces(name: str, places: Places) -> Iterator[dict[str, str]]:

@@ -55,7 +55,8 @@ class _Awaited:
 class PushRelay:
     """The push notification part of a call, on its way to the upstream and of its result on the way back.
 
-    A caller of `outgoing` calls `incoming` with each result or event, or `failed` when the upstream refused the call.
+    A caller of `outgoing` calls `incoming` with each result or event, or `failed` when the upstream refused the call;
+    and `over` in the end.
     """
 
     def __init__(
@@ -111,6 +112,10 @@ class PushRelay:
         push = None if awaited is None else await self._records.of_digest(awaited.relay)
         if push is not None and push.pending:
             await self._records.drop(push)
+
+    def over(self, authorized: Authorized) -> None:
+        """The call ended, however it did. A configuration that it made stays: notifications may still name its task."""
+        self._awaited.pop(authorized.call.id, None)
 
     # To the upstream
 
@@ -272,6 +277,7 @@ def _push(  # what a record is made of
         tenant=identity.tenant,
         parent_id=call.id,
         chain=identity.delegation,
+        guarded=any(obligation.type == "redact" for obligation in authorized.permit.obligations),
     )
 
 

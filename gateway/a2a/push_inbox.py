@@ -40,6 +40,10 @@ class PushInbox:
 
     `from_03` and `to_03` translate an event where the agent and the receiver speak different versions. Where they
     speak the same, the receiver gets the agent's bytes.
+
+    Nobody is there to ask policy for when a notification comes, so what policy may take out of a result is not sent at
+    all: where its permit redacts, or `results_judged` says that policy reads results, receivers get states only. With
+    `GetTask` they learn the rest, as far as they may.
     """
 
     def __init__(
@@ -50,6 +54,7 @@ class PushInbox:
         post: Callable[[Slip], bool],
         from_03: Translate,
         to_03: Translate,
+        results_judged: Callable[[], bool],
         max_bytes: int = MAX_BODY,
     ) -> None:
         self._records = records
@@ -57,6 +62,7 @@ class PushInbox:
         self._post = post
         self._from_03 = from_03
         self._to_03 = to_03
+        self._results_judged = results_judged
         self._max_bytes = max_bytes
 
     async def received(self, agent: str, relay_id: str, headers: Headers, body: bytes) -> int:
@@ -101,6 +107,11 @@ class PushInbox:
         await self._learn(push, event)
         if not push.task_id:
             await self._claim(push, task_id)
+        if push.guarded or self._results_judged():
+            told = _state_in(event)
+            if told is None:
+                return 200
+            body, event = (b"", told)
         slip = self._slip(push, task_id, headers, legacy=legacy, body=body, event=event)
         return 200 if self._post(slip) else 503
 
@@ -114,7 +125,7 @@ class PushInbox:
     ) -> Slip:
         to_legacy = push.version == LEGACY_VERSION
         content_type = _first(headers, b"content-type").partition(b";")[0].strip().lower()
-        if legacy != to_legacy:
+        if legacy != to_legacy or not body:
             body = codec.dumps(self._to_03(event) if to_legacy else event)
             content_type = _TYPE_0_3 if to_legacy else _TYPE_1_0
         elif content_type not in _TYPES:
@@ -138,6 +149,14 @@ def _event(value: object) -> JsonObject:
     if not isinstance(value, dict) or sum(value.get(kind) is not None for kind in _KINDS) != 1:
         raise InvalidCall("a notification holds exactly one of task, message, statusUpdate and artifactUpdate")
     return value
+
+
+def _state_in(event: JsonObject) -> JsonObject | None:
+    """What an event says of its task's state, and nothing else; `None` when that is nothing."""
+    seen = sighted(event)
+    if not seen.state:
+        return None
+    return {"statusUpdate": {"taskId": seen.task_id, "contextId": seen.context_id, "status": {"state": seen.state}}}
 
 
 def _tokens(headers: Headers) -> list[str]:

@@ -77,6 +77,7 @@ class Limits:
     waiting_per_agent: int = 1_000
     waiting_per_config: int = 256
     waiting_bytes: int = 64 * 1024 * 1024
+    waiting_bytes_per_agent: int = 16 * 1024 * 1024
     at_once: int = 64
     at_once_per_owner: int = 8
     """So that somebody's dead receivers hold up nobody else's."""
@@ -113,7 +114,7 @@ class Outbox:
         self._limits = limits
         self._wait = wait
         self._lanes: dict[str, _Lane] = {}
-        self._per_agent: dict[str, int] = {}
+        self._per_agent: dict[str, tuple[int, int]] = {}
         self._waiting = 0
         self._bytes = 0
         self._slots = anyio.CapacityLimiter(limits.at_once)
@@ -135,7 +136,8 @@ class Outbox:
             return False
         self._waiting += 1
         self._bytes += len(slip.body)
-        self._per_agent[slip.agent] = self._per_agent.get(slip.agent, 0) + 1
+        count, size = self._per_agent.get(slip.agent, (0, 0))
+        self._per_agent[slip.agent] = (count + 1, size + len(slip.body))
         if lane is None:
             lane = self._lanes[slip.relay] = _Lane()
             group.start_soon(self._serve, slip.relay, lane)
@@ -160,9 +162,11 @@ class Outbox:
         self._closing.set()
 
     def _has_room(self, slip: Slip, lane: _Lane | None, limits: Limits) -> bool:
+        count, size = self._per_agent.get(slip.agent, (0, 0))
         return (
             self._waiting < limits.waiting
-            and self._per_agent.get(slip.agent, 0) < limits.waiting_per_agent
+            and count < limits.waiting_per_agent
+            and (not count or size + len(slip.body) <= limits.waiting_bytes_per_agent)
             and (lane is None or len(lane.slips) < limits.waiting_per_config)
             and self._bytes + len(slip.body) <= limits.waiting_bytes
         )
@@ -239,9 +243,9 @@ class Outbox:
     def _settled(self, slip: Slip, delivered: Delivered) -> None:
         self._waiting -= 1
         self._bytes -= len(slip.body)
-        left = self._per_agent[slip.agent] - 1
-        if left:
-            self._per_agent[slip.agent] = left
+        count, size = self._per_agent[slip.agent]
+        if count > 1:
+            self._per_agent[slip.agent] = (count - 1, size - len(slip.body))
         else:
             del self._per_agent[slip.agent]
         if not self._waiting and self._closing.is_set():

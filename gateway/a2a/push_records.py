@@ -15,10 +15,13 @@ from typing import Final, Protocol, cast
 import anyio
 
 from gateway import codec
+from gateway.errors import QuotaExceeded
 from gateway.ports import PushRecord, TaskStore
 
 PENDING_MS: Final = 24 * 3_600_000
 """How long a configuration may stay pending: a task that is not named within a day is not waited for."""
+MAX_PENDING: Final = 256
+"""How many of one maker's may be pending at an agent."""
 
 _PENDING_TASK: Final = "\x1fpending"  # no id of a task: control characters are refused in those
 
@@ -65,6 +68,8 @@ class Push:
     """The call that made it."""
     chain: tuple[str, ...] = ()
     """The agents that the call came through."""
+    guarded: bool = True
+    """Its maker does not see all that the agent answers, so its receiver is told of states only."""
     pending: bool = True
     created_ms: int = 0
 
@@ -89,7 +94,8 @@ class PushRecords:
         self._on_the_move: set[str] = set()
 
     async def add(self, push: Push) -> None:
-        """Keep a pending configuration."""
+        """Keep a pending configuration. Raises `QuotaExceeded` when its maker has too many that came to nothing."""
+        await self._make_room(push)
         await self._store.put_push(self._record(replace(push, pending=True, created_ms=self._clock_ms())))
 
     async def of_relay(self, agent: str, relay_id: str) -> Push | None:
@@ -133,6 +139,15 @@ class PushRecords:
             await self._store.drop_push(agent, record.task_id, record.config_id)
         return len(old)
 
+    async def _make_room(self, push: Push) -> None:
+        kept = await self._store.pushes(push.agent, _PENDING_TASK)
+        if kept and self._clock_ms() - kept[0].created_ms > PENDING_MS:  # the oldest comes first
+            await self.sweep(push.agent)
+            kept = await self._store.pushes(push.agent, _PENDING_TASK)
+        if sum(record.owner == push.owner for record in kept) >= MAX_PENDING:
+            words = f"{MAX_PENDING} of your push notification configurations have not come to a task yet: wait for them"
+            raise QuotaExceeded(words, retry_after_s=60)
+
     async def _moved(self, old: Push, new: Push) -> Push:
         self._on_the_move.add(old.relay)
         try:
@@ -160,6 +175,7 @@ class PushRecords:
                 "tenant": push.tenant,
                 "parent": push.parent_id,
                 "chain": list(push.chain),
+                "guarded": push.guarded,
             }
         )
         bound = (push.agent, task_id, config_id, push.owner, push.relay)
@@ -191,6 +207,7 @@ class PushRecords:
             tenant=texts["tenant"],
             parent_id=texts["parent"],
             chain=tuple([link for link in cast("list[object]", kept["chain"]) if isinstance(link, str)]),
+            guarded=kept.get("guarded") is not False,
             pending=pending,
             created_ms=record.created_ms,
         )

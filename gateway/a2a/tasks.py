@@ -187,7 +187,7 @@ class TaskIndex:
 
 
 def facts(record: TaskRecord) -> Mapping[str, object]:
-    """What policy sees of a task (`resource.properties.task`)."""
+    """What policy sees of a task (`resource.properties.catalog.task`)."""
     return {
         "owner": record.subject,
         "context": record.context_id,

@@ -121,7 +121,7 @@ def _check_bodiless(ids: Mapping[str, str], body: object) -> None:
 
 
 def _created(task_id: str, body: object) -> dict[str, object]:
-    found = _CREATE.up(body, "", True)
+    found = _CREATE.up(_enveloped(body), "", True)
     outer = entries(found["config"], "config")
     config = dict(entries(outer["pushNotificationConfig"], "config"))
     said = found.get("configId") or config.get("id")
@@ -134,6 +134,12 @@ def _created(task_id: str, body: object) -> dict[str, object]:
     if outer.get("name") not in (*accepted, f"tasks/{task_id}", f"tasks/{task_id}/pushNotificationConfigs/"):
         raise NotConvertible("config.name: is not the configuration of the path")
     return made
+
+
+def _enveloped(body: object) -> object:
+    """The route's body is the request's `config` alone; some clients send all of the request, and some that."""
+    bare = isinstance(body, Mapping) and any(snake_case(str(key)) == "push_notification_config" for key in body)
+    return {"config": body} if bare else body
 
 
 def rest_request_to_03(name: str, params: object) -> RestCall:

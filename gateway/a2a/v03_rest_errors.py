@@ -1,4 +1,7 @@
-"""Errors of 0.3's HTTP+JSON: an HTTP status with `{"type": .., "message": ..}`, as its Python library has them."""
+"""Errors of 0.3's HTTP+JSON: an HTTP status with `{"type": .., "code": .., "message": ..}`.
+
+The Python library tells them by `type`, the one for JavaScript by `code`, that of JSON-RPC.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,11 @@ def rest_error_to_03(error: object) -> dict[str, object]:
     """The body for an error object of 1.0 (`code`, `message`, `data`); its HTTP status is the one of 1.0."""
     old = error_to_03(error)
     code = old["code"] if isinstance(old["code"], int) else _INTERNAL
-    body: dict[str, object] = {"type": _TYPES.get(code, "InternalError"), "message": old["message"]}
+    body: dict[str, object] = {
+        "type": _TYPES.get(code, "InternalError"),
+        "code": code,
+        "message": old["message"],
+    }
     return {**body, "data": old["data"]} if "data" in old else body
 
 
@@ -54,6 +61,9 @@ def _code(status: int, found: Mapping[str, object]) -> int:
     kind = found.get("type")
     if isinstance(kind, str) and kind in _CODES:
         return _CODES[kind]
+    code = found.get("code")
+    if isinstance(code, int) and not isinstance(code, bool) and code in _TYPES:
+        return code
     details = found.get("details")
     for detail in details if isinstance(details, (list, tuple)) else ():
         reason = detail.get("reason") if isinstance(detail, Mapping) else None

@@ -15,9 +15,9 @@ from ipaddress import ip_network
 from typing import Final, Protocol
 from urllib.parse import urlsplit
 
+import anyio
 from anyio.abc import TaskGroup
 
-from adapters.identity.jwks import HttpKeySource
 from adapters.stores.sql import SqlStore
 from adapters.upstreams.a2a.caller import Caller, Terms
 from adapters.upstreams.a2a.push_addresses import Receivers
@@ -38,8 +38,10 @@ from gateway.a2a.push_tasks import PushedTasks
 from gateway.a2a.tasks import TaskIndex
 from gateway.a2a.v03 import event_from_03, event_to_03
 from gateway.a2a.versions import requested_extensions
-from gateway.app.agents import GrpcCallers, Shared
+from gateway.app.agents import GrpcCallers, Shared, offered
+from gateway.app.keys import KeysOnDemand
 from gateway.app.tracing import trace_of
+from gateway.app.upkeep import forget_in_time
 from gateway.config.tree import Settings
 from gateway.errors import ConfigError, InterlockError, UpstreamUnavailable
 from gateway.identity.card_keys import CardKeys
@@ -56,6 +58,8 @@ from gateway.registry import Registry
 from gateway.types import Authorized, Call, Identity, Resource, Result
 
 log = logging.getLogger("interlock.a2a")
+
+NEEDS_GRPC: Final = "needs the packages of the extra `grpc`: pip install 'interlock-gateway[grpc]'"
 
 _LOOPBACK: Final = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
 
@@ -75,10 +79,9 @@ class A2a:
         return replace(self.places, host_url=host) if host else self.places
 
 
-async def open_chains(settings: Settings, url: str, store: SqlStore) -> Chains | None:
-    """The signer of delegation chains; `None` where no agents are configured that could hand one back."""
-    names = frozenset(settings.agents)
-    return Chains(await store.secret("chain"), url, names.__contains__, time.time) if names else None
+async def open_chains(url: str, store: SqlStore) -> Chains:
+    """The signer of delegation chains. Which agents may hand one back, `open_a2a` says: they come and go."""
+    return Chains(await store.secret("chain"), url, lambda _: False, time.time)
 
 
 async def open_a2a(
@@ -86,12 +89,14 @@ async def open_a2a(
     url: str,
     store: SqlStore,
     sealer: Sealer,
-    chains: Chains | None,
+    chains: Chains,
     group: TaskGroup,
     stack: AsyncExitStack,
+    results_judged: Callable[[], bool],
 ) -> A2a:
     """Everything but the doors. Raises `ConfigError` when gRPC is wanted and not installed."""
     agents = Agents()
+    chains.is_agent = lambda name: agents.get(name) is not None
     tasks = TaskIndex(store.tasks, _now_ms, sealer)
     records = PushRecords(store.tasks, PushSealer([await store.secret("push")]), _now_ms)
     receivers = _receivers(settings)
@@ -102,11 +107,12 @@ async def open_a2a(
         post=lambda slip: bool(waiting) and waiting[0].put(slip),
         from_03=event_from_03,
         to_03=event_to_03,
+        results_judged=results_judged,
     )
     outbox = Outbox(inbox.addressed, PushSender(receivers).deliver, note=_told, random=random.random)
     waiting.append(outbox)
-    group.start_soon(outbox.run)
-    keys = await stack.enter_async_context(HttpKeySource())
+    await stack.enter_async_context(_sending(outbox, group))
+    group.start_soon(forget_in_time, store.tasks, records, lambda: [entry.name for entry in agents.all()], _now_ms)
     push = PushRelay(
         records,
         webhook_url=lambda agent, relay: f"{url}/agents/{agent}/push/{relay}",
@@ -116,28 +122,50 @@ async def open_a2a(
     shared = Shared(
         agents,
         tasks,
-        chains or Chains(await store.secret("chain"), url, lambda _: False, time.time),
+        chains,
         push,
-        keys,
+        KeysOnDemand(stack),
         store,
         _grpc_callers(),
     )
     issuers = tuple(issuer.issuer for issuer in settings.identity.issuers.values())
     security = security_of(issuers, anonymous=bool(settings.identity.anonymous))
     card_keys = await CardKeys.load(store, url)
-    places = Places(url, grpc_url=_grpc_url(settings, url))
+    places = Places(url, grpc_url=_grpc_url(settings, url), legacy=("JSONRPC", "HTTP+JSON"))
     return A2a(shared, CardShelf(card_keys.sign, security), card_keys, inbox, places)
 
 
+@asynccontextmanager
+async def _sending(outbox: Outbox, group: TaskGroup) -> AsyncIterator[None]:
+    """Send notifications; what waits at the end gets its last try while agents, store and log are still there."""
+    ended = anyio.Event()
+
+    async def send() -> None:
+        try:
+            await outbox.run()
+        finally:
+            ended.set()
+
+    group.start_soon(send)
+    try:
+        yield
+    finally:
+        outbox.close()
+        await ended.wait()  # `run` gives up after a while by itself
+
+
 def _receivers(settings: Settings) -> Receivers:
-    """Loopback is for a gateway that nobody reaches from elsewhere: its callers can reach all of it anyway."""
+    """Loopback is for a gateway that nobody reaches from elsewhere: its callers can reach all of it anyway.
+
+    Such a machine may be off the network when a receiver is named.
+    """
     at_home = settings.listen.on_loopback and not settings.listen.public_url
-    return Receivers(ranges=_LOOPBACK if at_home else (), plain_http=at_home)
+    return Receivers(ranges=_LOOPBACK if at_home else (), plain_http=at_home, unknown_names=at_home)
 
 
 def _grpc_callers() -> GrpcCallers | None:
     """What makes callers over gRPC: the library, which is large, is loaded when the first agent needs it."""
-    if not _has_grpc():
+    if not has_grpc():
         return None
 
     def made(name: str, interface: Interface, terms: Terms) -> Caller:
@@ -148,7 +176,8 @@ def _grpc_callers() -> GrpcCallers | None:
     return made
 
 
-def _has_grpc() -> bool:
+def has_grpc() -> bool:
+    """Whether the extra `grpc` is installed."""
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")  # our children exec at once, and it would warn of each
     return find_spec("grpc") is not None and find_spec("a2a") is not None
 
@@ -201,7 +230,7 @@ class CardDesk:
         state = self._registry.snapshot.upstream(entry.name)
         if entry.interfaces or state is None or state.catalog is None:
             return entry
-        tools = [self._registry.resolve_tool(entry.name, item.name) for item in state.catalog.items["tool"]]
+        tools = [self._registry.resolve_tool(entry.name, item.name) for item in offered(state.catalog)]
         seen = await self._chooser.visible(authorized.call, authorized.identity, tools)
         if len(seen) == len(tools):
             return entry
@@ -244,9 +273,8 @@ async def grpc_door(settings: Settings, calls: Callable[[], Mapping[str, AgentCa
     if not listen.grpc_port:
         yield 0
         return
-    if not _has_grpc():
-        words = "needs the packages of the extra `grpc`: pip install 'interlock-gateway[grpc]'"
-        raise ConfigError([("listen.grpc_port", words)])
+    if not has_grpc():
+        raise ConfigError([("listen.grpc_port", NEEDS_GRPC)])
     from adapters.doors.a2a_grpc import Limits, Wiring, serve_grpc  # heavy, and an extra
 
     wiring: Wiring[Peer] = Wiring(calls, _grpc_peer, _grpc_refusal, refusal_of_upstream)

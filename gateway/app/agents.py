@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from ipaddress import ip_network
 from typing import Final, TypeAlias
 
 import anyio
@@ -19,13 +20,14 @@ from adapters.upstreams.a2a.kept_card import KeptCard
 from adapters.upstreams.a2a.parts import Parts
 from adapters.upstreams.wire.http import HttpPool
 from adapters.upstreams.wire.origin import split_url
-from gateway.a2a.as_agent import entry_of
+from gateway.a2a.as_agent import MAX_SKILLS, entry_of
 from gateway.a2a.as_tools import AgentTools, tools_of
 from gateway.a2a.directory import AgentEntry, Agents, Interface
 from gateway.a2a.operations import OPERATIONS
 from gateway.a2a.push import PushRelay, creates
 from gateway.a2a.strict import tasks_named
 from gateway.a2a.tasks import TaskIndex
+from gateway.addresses import parsed, passes
 from gateway.app.cards import judged
 from gateway.config.secrets import resolve_value
 from gateway.config.tree import Agent, Settings
@@ -33,12 +35,13 @@ from gateway.errors import ConfigError, UnknownResource, UpstreamUnavailable
 from gateway.identity.chain import Chains
 from gateway.identity.discovery import KeySource
 from gateway.ports import Relay, StateStore
-from gateway.registry import Change, Listing, Registry, Unusable, UpstreamCatalog, build_catalog
+from gateway.registry import Change, Item, Listing, Registry, Unusable, UpstreamCatalog, build_catalog
 from gateway.running import Runnable
-from gateway.types import Authorized, Call, Result
+from gateway.types import Authorized, Call, Obligation, Result
 
 log = logging.getLogger("interlock.upstreams")
 
+_EVERYWHERE: Final = (ip_network("0.0.0.0/0"), ip_network("::/0"))
 _SENDS: Final = frozenset({"SendMessage", "SendStreamingMessage"})
 
 GrpcCallers: TypeAlias = Callable[[str, Interface, Terms], Caller]
@@ -84,7 +87,10 @@ class BridgedAgent:
         if call.method in _SENDS and (config := creates(call.method, call.params)) is not None:
             # A configuration inside a message is one all the same: policy is asked for it, and it is on record.
             action, method = "a2a.push.create", "CreateTaskPushNotificationConfig"
-            await relay.act(action, method, call.resource, config, by=_Permission())
+            permission = _Permission()
+            await relay.act(action, method, call.resource, config, by=permission)
+            obligations = (*authorized.permit.obligations, *permission.obligations)
+            authorized = replace(authorized, permit=replace(authorized.permit, obligations=obligations))
         if not await self._tasks.reserve(self._name, _context_of(call), authorized.identity):
             raise UnknownResource(f"the conversation at agent {self._name!r} does not exist for you")
         return await self._agent.execute(authorized, relay)
@@ -102,11 +108,26 @@ class BridgedAgent:
         self._agent.look_again()
 
 
+def within_reach(pool: HttpPool, address: str) -> bool:
+    """Whether a card may name an interface at this address, on another host than its own.
+
+    Not where clouds keep credentials; and on the networks of this machine only if the card comes from there as well:
+    agents elsewhere must not have us knock at our own doors.
+    """
+    home, found = parsed(pool.peer), parsed(address)
+    at_home = home is not None and not passes(home, ())
+    return found is not None and passes(found, _EVERYWHERE if at_home else ())
+
+
 class _Permission:
-    """Nothing is to be done: it was only to be permitted."""
+    """Nothing is to be done: it was only to be permitted. What it was permitted under holds for its cause."""
+
+    def __init__(self) -> None:
+        self.obligations: tuple[Obligation, ...] = ()
 
     async def execute(self, authorized: Authorized, relay: Relay) -> Result:
         """Policy has said yes."""
+        self.obligations = authorized.permit.obligations
         return Result(b"{}")
 
 
@@ -187,6 +208,7 @@ class AgentFactory:
                 max_bytes=spec.max_result_bytes,
                 headers=headers,
                 home=spec.card_url,
+                reach=partial(within_reach, pool),
             ),
             parts=Parts(shared.tasks, shared.chains, shared.push, shared.grpc),
             random=random.random,
@@ -201,17 +223,20 @@ class AgentFactory:
         return entry
 
     def _show_tools(self, entry: AgentEntry) -> None:
-        """The agent's tools, for MCP clients. The card was judged, and they are made of it."""
-        if entry.down or entry.quarantine:
-            self.registry.down(entry.name, entry.down or "its card is quarantined")
+        """The agent's tools, for MCP clients. The card was judged, and they are made of it and hidden with it."""
+        if entry.down:
+            self.registry.down(entry.name, entry.down)
             return
         try:
             catalog = build_catalog(entry.name, Listing(tools=tools_of(entry)), header_check=lambda _: None)
         except Unusable as exc:
             self.registry.down(entry.name, str(exc))
             return
-        items = [replace(item, pinned=entry.pinned) for item in catalog.items["tool"]]
+        tools = catalog.items["tool"]
+        items = [replace(item, pinned=entry.pinned, quarantine=entry.quarantine) for item in tools]
         self.registry.put(catalog.with_items(items))
+        if entry.quarantine:
+            self.registry.down(entry.name, "its card is quarantined")
 
     def crashed(self, name: str) -> None:
         """An agent does not run any more."""
@@ -246,7 +271,12 @@ class ServersAsAgents:
         self.agents.put(_as_agent(name, state.catalog))
 
 
+def offered(catalog: UpstreamCatalog) -> list[Item]:
+    """The tools that are skills."""
+    return [item for item in catalog.items["tool"] if not item.quarantine][:MAX_SKILLS]
+
+
 def _as_agent(name: str, catalog: UpstreamCatalog) -> AgentEntry:
-    tools = [item.definition for item in catalog.items["tool"] if not item.quarantine]
+    tools = [item.definition for item in offered(catalog)]
     version = catalog.server_info.get("version")
     return entry_of(name, tools, version=version if isinstance(version, str) else "")

@@ -141,10 +141,10 @@ async def _opened(settings: Settings, port: int, stack: AsyncExitStack) -> Base:
     group = await stack.enter_async_context(_recorded(journal))
     keys = KeyRing(store)
     await keys.refresh()
-    chains = await open_chains(settings, url, store)
+    chains = await open_chains(url, store)
     identifier = await open_identification(settings, url, keys, group, stack, chains)
     sealer = Sealer([await store.secret("seal")], audience="interlock")
-    a2a = await open_a2a(settings, url, store, sealer, chains, group, stack)
+    a2a = await open_a2a(settings, url, store, sealer, chains, group, stack, policy.response_differs)
     return Base(
         settings,
         url,

@@ -19,7 +19,9 @@ from gateway.identity.metadata import challenge, metadata_url
 from gateway.listeners.a2a.calls import AgentCalls
 from gateway.listeners.a2a.catalogue import CatalogueEndpoint
 from gateway.listeners.a2a.endpoint import A2aEndpoint, A2aParts
+from gateway.listeners.a2a.refusals import http_error, no_agent
 from gateway.listeners.guards import Guards
+from gateway.listeners.http import JSON, respond
 from gateway.listeners.mcp.calls import MERGED, CallMaker, Seal
 from gateway.listeners.mcp.endpoint import McpEndpoint
 from gateway.listeners.mcp.legacy import LegacyLeg
@@ -163,8 +165,11 @@ class Front:
         raw = (scope.get("raw_path") or scope["path"].encode()).decode("latin-1").partition("?")[0]
         name, slash, rest = raw.removeprefix(_AGENTS).partition("/")
         agent = self._agents.get(name)
-        if agent is None or not raw.startswith(_AGENTS):
+        if self._parts.a2a is None or not raw.startswith(_AGENTS):
             return False
+        if agent is None:
+            await respond(send, 404, (JSON,), http_error(no_agent().refusal))
+            return True
         await agent(scope, receive, send, slash + rest)
         return True
 

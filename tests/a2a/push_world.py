@@ -71,6 +71,7 @@ class World:
     room: bool = True
     deliver: Callable[[Slip], bool] | None = None
     now_ms: int = NOW_MS
+    results_judged: bool = False
 
     def __post_init__(self) -> None:
         self.records = PushRecords(self.store, PushSealer([b"k" * 32]), lambda: self.now_ms)
@@ -87,6 +88,7 @@ class World:
             post=self._post,
             from_03=event_from_03,
             to_03=event_to_03,
+            results_judged=lambda: self.results_judged,
         )
 
     def new_secret(self) -> str:

@@ -42,6 +42,8 @@ SEND = {"message": message()}
         (json.dumps({**request("GetTask", {"id": "t"}), "extra": 1}).encode(), -32600, 1),
         (json.dumps({**request("GetTask", {"id": "t"}), "jsonrpc": "1.0"}).encode(), -32600, 1),
         (b'{"jsonrpc":"2.0","method":"GetTask","params":{"id":"t"}}', -32600, None),
+        (b'{"jsonrpc":"2.0","method":"Nothing"}', -32601, None),
+        (b'{"jsonrpc":"2.0","method":"GetTask","params":[]}', -32602, None),
         (json.dumps(request("GetTask", {"id": "t"}, True)).encode(), -32600, None),
         (json.dumps(request("GetTask", {"id": "t"}, 1.5)).encode(), -32600, None),
         (json.dumps(request("GetTask", {"id": "t"}, {})).encode(), -32600, None),
@@ -430,3 +432,28 @@ def test_whatever_comes_is_answered_in_form(body: bytes, path: str, verb: str, v
     assert not got.body or json.loads(got.body)
     if verb == "POST" and path == "":
         assert len(got.message.keys() & {"result", "error"}) == 1
+
+
+@pytest.mark.parametrize(
+    ("method", "words"),
+    [
+        ("message/send", "message/send in A2A 1.0; it is of 0.3: send A2A-Version: 0.3"),
+        ("SendMesage", "SendMesage; did you mean SendMessage?"),
+        ("juggle", "juggle"),
+    ],
+)
+async def test_an_unknown_method_is_told_with_what_may_be_meant(method: str, words: str) -> None:
+    world = World()
+
+    got = await world.send("POST", "/", request(method, SEND))
+
+    assert got.error["message"] == f"Method not found: {words}"
+
+
+async def test_a_path_of_0_3_is_told_to_be_one() -> None:
+    world = World()
+
+    got = await world.send("POST", "/v1/message:send", SEND)
+
+    assert got.status == 400
+    assert "paths with /v1 are of A2A 0.3" in got.body.decode()

@@ -11,7 +11,7 @@ from gateway.errors import PolicyDenied, UpstreamUnavailable
 from gateway.ports import Relay
 from gateway.types import Authorized, Result
 from tests.a2a.worlds import World, message, old_message, request
-from tests.fakes import ANA
+from tests.fakes import ANA, FakeIdentifier
 from tests.mcp.asgi import Json
 
 SEND = {"message": message()}
@@ -255,6 +255,26 @@ async def test_old_clients_get_their_events_and_errors_in_their_own_form() -> No
     assert event["result"]["kind"] == "status-update"
     assert event["result"]["status"]["state"] == "completed"
     assert last["error"]["code"] == -31503
+
+
+async def test_old_client_is_told_in_an_event_that_there_is_no_such_task() -> None:
+    world = World()
+
+    old = await world.rpc("tasks/resubscribe", {"id": "none"}, (b"a2a-version", b"-"))
+    new = await world.rpc("SubscribeToTask", {"id": "none"})
+
+    (event,) = old.messages
+    assert (old.status, old.header("content-type")) == (200, "text/event-stream")
+    assert (event["id"], event["error"]["code"]) == (1, -32001)
+    assert (new.status, new.header("content-type"), new.error["code"]) == (200, "application/json", -32001)
+
+
+async def test_old_client_without_credentials_is_told_by_the_status_of_the_response() -> None:
+    world = World(identifier=FakeIdentifier({}))
+
+    got = await world.rpc("tasks/resubscribe", {"id": "none"}, (b"a2a-version", b"-"))
+
+    assert (got.status, got.header("content-type")) == (401, "application/json")
 
 
 async def test_old_clients_of_http_json_are_served_below_v1() -> None:

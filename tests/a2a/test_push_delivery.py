@@ -148,6 +148,19 @@ async def test_unknown_name_is_told_as_such() -> None:
         await receivers([]).check("https://gone.example/")
 
 
+async def test_unknown_name_may_be_permitted_and_is_judged_when_it_is_known() -> None:
+    names: list[str] = []
+    via = Receivers(Lookups(lambda host, port: names, 2), unknown_names=True)
+
+    await via.check("https://later.example/")
+    names.append("10.0.0.1")
+
+    with pytest.raises(PolicyDenied, match="not public"):
+        await via.check("https://later.example/")
+    with pytest.raises(PolicyDenied, match="not public"):
+        await via.pinned("https://later.example/")
+
+
 async def test_name_server_that_hangs_is_given_up_and_others_are_still_asked() -> None:
     release = anyio.from_thread.run  # the thread waits for the event loop, which sets the event at the end
     done = anyio.Event()

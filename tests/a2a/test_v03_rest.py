@@ -183,6 +183,14 @@ def test_an_id_never_becomes_a_step_in_a_path(task_id: str) -> None:
         rest_request_to_03("GetTask", {"id": task_id})
 
 
+@pytest.mark.parametrize("body", [CONFIG_03, {"name": "", "push_notification_config": {"url": "https://me.example/h"}}])
+def test_a_configuration_may_be_sent_without_the_request_around_it(body: Object) -> None:
+    name, request = rest_request_from_03("tasks/pushNotificationConfig/set", {"id": "t"}, {}, body)
+
+    assert name == "CreateTaskPushNotificationConfig"
+    assert (request["taskId"], request["url"]) == ("t", "https://me.example/h")
+
+
 @pytest.mark.parametrize(
     ("method", "query", "body"),
     [
@@ -207,6 +215,8 @@ def test_an_id_never_becomes_a_step_in_a_path(task_id: str) -> None:
             {"message": {"messageId": "m", "role": "ROLE_USER", "content": [{"file": {"fileWithBytes": "aGkK"}}]}},
         ),
         ("tasks/pushNotificationConfig/set", {}, {"config": {}}),
+        ("tasks/pushNotificationConfig/set", {}, {**CONFIG_03, "name": "tasks/other/pushNotificationConfigs/c"}),
+        ("tasks/pushNotificationConfig/set", {}, {**CONFIG_03, "config": CONFIG_03}),
         ("tasks/pushNotificationConfig/set", {}, {"parent": "tasks/other", "config": CONFIG_03}),
         ("tasks/pushNotificationConfig/set", {}, {"configId": "other", "config": CONFIG_03}),
         (
@@ -242,22 +252,24 @@ def test_a_configuration_that_is_named_as_another_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "kind"),
+    ("code", "kind", "told"),
     [
-        (-32001, "TaskNotFoundError"),
-        (-32009, "InvalidRequestError"),
-        (-32050, "InternalError"),
-        (-32602, "InvalidParamsError"),
+        (-32001, "TaskNotFoundError", -32001),
+        (-32009, "InvalidRequestError", -32600),
+        (-32050, "InternalError", -32050),
+        (-32602, "InvalidParamsError", -32602),
     ],
 )
-def test_an_error_is_told_by_its_type(code: int, kind: str) -> None:
-    assert rest_error_to_03({"code": code, "message": "m"}) == {"type": kind, "message": "m"}
+def test_an_error_is_told_by_its_type_and_by_its_code(code: int, kind: str, told: int) -> None:
+    assert rest_error_to_03({"code": code, "message": "m"}) == {"type": kind, "code": told, "message": "m"}
 
 
 @pytest.mark.parametrize(
     ("status", "body", "code"),
     [
         (404, {"type": "TaskNotFoundError", "message": "m"}, -32001),
+        (400, {"code": -32002, "message": "m"}, -32002),
+        (500, {"code": True, "message": "m"}, -32603),
         (400, {"error": {"message": "m", "details": [{"@type": "x", "reason": "TASK_NOT_CANCELABLE"}]}}, -32002),
         (404, {"message": "m"}, -32601),
         (400, "nonsense", -32600),

@@ -29,7 +29,14 @@ from gateway.a2a.directory import AgentEntry, Interface
 from gateway.a2a.errors import A2aError
 from gateway.a2a.operations import OPERATIONS, Operation
 from gateway.codec import JsonObject
-from gateway.errors import InterlockError, InvalidCall, UpstreamProtocolError, UpstreamTimeout, UpstreamUnavailable
+from gateway.errors import (
+    InterlockError,
+    InvalidCall,
+    QuotaExceeded,
+    UpstreamProtocolError,
+    UpstreamTimeout,
+    UpstreamUnavailable,
+)
 from gateway.ports import Relay, Upstream
 from gateway.types import Authorized, Call, FrozenDict, Result
 
@@ -133,6 +140,7 @@ class A2aAgent:
         unreachable = isinstance(exc, UpstreamUnavailable | UpstreamTimeout | TimeoutError)
         if not unreachable or self._entry is None:  # a card that was good stays so while nobody says otherwise
             self._entry = None
+            self._cut_off()
             await self._offer(AgentEntry(self._name, down=reason))
         self.health.state, self.health.reason = "down", reason
         self.health.failures += 1
@@ -150,7 +158,18 @@ class A2aAgent:
                 if former is not None:
                     group.start_soon(former.aclose, DRAIN_S)
             self.health.interface = f"{interface.binding} {interface.version}"
+        else:
+            self._cut_off()
         self._entry = entry
+
+    def _cut_off(self) -> None:
+        """End what runs, too: a stream that began under a card that was good is not heard any longer."""
+        hub, former = self._hub, self._caller
+        self._caller = self._interface = None
+        if hub is not None:
+            hub.cut()
+            if former is not None:
+                hub.group.start_soon(former.aclose)
 
     def _caller_for(self, interface: Interface) -> Caller:
         if interface.binding == "GRPC" and self._parts.grpc is not None:
@@ -192,14 +211,20 @@ class A2aAgent:
             raise
 
     async def _carried_out(self, operation: Operation, authorized: Authorized, relay: Relay, token: str) -> Result:
-        call = authorized.call
-        params = await self._parts.push.outgoing(authorized, call.params)
-        ask = Ask(operation, params, _hop_headers(call, token), _extensions(relay))
-        if operation.name == "ListTasks":
-            return await self._listed(authorized, ask)
-        if operation.streams:
-            return await self._streamed(authorized, relay, ask)
-        return await self._learning.take_reply(authorized, await self._reached().unary(ask))
+        call, push = authorized.call, self._parts.push
+        try:
+            params = await push.outgoing(authorized, call.params)
+            ask = Ask(operation, params, _hop_headers(call, token), _extensions(relay))
+            if operation.name == "ListTasks":
+                return await self._listed(authorized, ask)
+            if operation.streams:
+                return await self._streamed(authorized, relay, ask)
+            return await self._learning.take_reply(authorized, await self._reached().unary(ask))
+        except QuotaExceeded:  # the agent has not heard of it
+            await push.failed(authorized)
+            raise
+        finally:
+            push.over(authorized)
 
     async def _listed(self, authorized: Authorized, ask: Ask) -> Result:
         call, tasks = authorized.call, self._parts.tasks

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol, TypeAlias
 
@@ -36,6 +36,8 @@ class Terms:
     """The gateway's own credentials for this agent."""
     home: str = ""
     """The URL of the card: credentials go to its host only, whatever addresses the card names. Empty: to all."""
+    reach: Callable[[str], bool] | None = None
+    """Whether an interface on another host than the card's may be at an address; `None`: at any."""
     stream_idle_s: float | None = None
     """The longest silence on a stream, keep-alive comments counted as sound; `None` for no limit."""
 

@@ -41,6 +41,10 @@ Judge: TypeAlias = Callable[[AgentEntry], Awaitable[AgentEntry]]
 
 TIMEOUT_S: Final = 10.0
 MAX_ETAG: Final = 1_024
+_HINTS: Final[Mapping[int, str]] = {
+    **dict.fromkeys((301, 302, 303, 307, 308), " (redirects are not followed: name the place that it leads to)"),
+    **dict.fromkeys((401, 403), " (it wants credentials: give the agent `headers`)"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +93,7 @@ class CardSource:
             if answer.status == 304 and etag:
                 return NotModified()
             if answer.status != 200:
-                raise _not_a_card(self.url, answer.status)
+                raise _not_a_card(answer.status)
             found = answer.headers.get(b"etag", b"")
             raw = await answer.read(MAX_CARD_BYTES)
         return FetchedCard(raw, found if len(found) <= MAX_ETAG else b"")
@@ -127,7 +131,7 @@ class CardSource:
             keys = await self._keys(raw)
             return _covered(raw, keys)
         except SignatureRefused as exc:
-            raise CardRefused(f"agent card at {self.url}: {exc}") from exc
+            raise CardRefused(f"the agent card: {exc}") from exc
 
     async def _keys(self, raw: Card) -> KeySetMap:
         known = {(signature.key_id, signature.algorithm) for signature in signatures_of(raw)}
@@ -137,9 +141,9 @@ class CardSource:
             with anyio.fail_after(self.timeout_s):
                 return await keys_of(raw, self.url, self.keys)
         except KeysUnavailable as exc:
-            raise UpstreamUnavailable(f"the keys that the agent card at {self.url} is signed with: {exc}") from exc
+            raise UpstreamUnavailable(f"the keys that the agent card is signed with: {exc}") from exc
         except TimeoutError as exc:
-            raise UpstreamTimeout(f"the keys of the agent card at {self.url} did not come in time") from exc
+            raise UpstreamTimeout("the keys that the agent card is signed with did not come in time") from exc
 
 
 def _modern(card: Card) -> Card:
@@ -172,7 +176,10 @@ def _unsigned(card: Card) -> Mapping[str, object]:
     return {name: value for name, value in card.items() if name != "signatures"}
 
 
-def _not_a_card(url: str, status: int) -> UpstreamProtocolError | UpstreamUnavailable:
+def _not_a_card(status: int) -> UpstreamProtocolError | UpstreamUnavailable:
+    """Callers read it too, so it does not say where: who runs the gateway sees `card_url` beside it."""
     if status in {408, 425, 429} or status >= 500:
-        return UpstreamUnavailable(f"there is no agent card at {url} now: it answers {status}")
-    return UpstreamProtocolError(f"there is no agent card at {url}: it answers {status} (redirects are not followed)")
+        return UpstreamUnavailable(f"there is no agent card at its card_url now, which answers {status}")
+    return UpstreamProtocolError(
+        f"there is no agent card at its card_url, which answers {status}{_HINTS.get(status, '')}"
+    )

@@ -19,7 +19,7 @@ from gateway import codec
 from gateway.a2a.errors import A2aError
 from gateway.a2a.operations import TERMINAL
 from gateway.codec import JsonObject
-from gateway.errors import InterlockError, UpstreamProtocolError, UpstreamTimeout, UpstreamUnavailable
+from gateway.errors import InterlockError, QuotaExceeded, UpstreamProtocolError, UpstreamTimeout, UpstreamUnavailable
 from gateway.types import Result
 
 log = logging.getLogger("interlock.upstreams")
@@ -42,6 +42,10 @@ class Pace:
     """How long an agent may leave a stream open after the last word on a task."""
     repair_s: float = 0.25
     """The wait before a stream that was cut is taken up; it doubles each time."""
+    streams_per_owner: int = 256
+    """So that one caller takes up only part of the connections that an agent has."""
+    followers: int = 256
+    """How many may follow one stream: what waits for each takes memory."""
 
 
 class Line(Protocol):
@@ -96,7 +100,9 @@ class Feed:
 
     @contextmanager
     def joined(self) -> Iterator[Ring]:
-        """Follow the stream from here on."""
+        """Follow the stream from here on. Raises `QuotaExceeded` when too many do already."""
+        if len(self._rings) >= self._pace.followers:
+            raise QuotaExceeded(f"this task is followed {len(self._rings)} times already: let some end first")
         ring = Ring(self._pace.ring, self._has_moved)
         self._rings.append(ring)
         self._set_deadline()
@@ -108,6 +114,10 @@ class Feed:
                 self._rings.remove(ring)
             self._set_deadline()
             self._has_moved()
+
+    def cut(self) -> None:
+        """End it now: those who follow are told that it was cut."""
+        self._scope.cancel()
 
     async def run(self) -> None:
         """Read the stream to its end, and say to all how it ended."""

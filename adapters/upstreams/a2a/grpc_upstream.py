@@ -23,6 +23,7 @@ from adapters.upstreams.a2a.caller import Ask, Caller, Headers, Heard, Refused, 
 from adapters.upstreams.a2a.grpc_errors import failure_of
 from gateway import codec
 from gateway.a2a.directory import Interface
+from gateway.addresses import parsed
 from gateway.codec import JsonObject
 from gateway.errors import InvalidCall, UpstreamProtocolError, UpstreamTimeout
 from gateway.types import Result
@@ -74,6 +75,8 @@ def grpc_caller(label: str, interface: Interface, terms: Terms) -> Caller:
         home = address_of(terms.home) if terms.home else address
     except ValueError as exc:
         raise UpstreamProtocolError(f"agent {label!r}: the card names an address that cannot be used: {exc}") from exc
+    if terms.reach is not None and address.host != home.host and parsed(address.host) and not terms.reach(address.host):
+        raise UpstreamProtocolError(f"agent {label!r}: the card names an address that it may not have us connect to")
     # A card must not be able to send the credentials elsewhere, or in the clear.
     at_home = address.host == home.host and (home.plain or not address.plain)
     return GrpcCaller(label, interface, address, terms, terms.headers if at_home else ())

@@ -46,6 +46,9 @@ class PushRelay(Protocol):
     async def failed(self, authorized: Authorized) -> None:
         """The agent refused the call."""
 
+    def over(self, authorized: Authorized) -> None:
+        """The call ended, however it did."""
+
 
 class Chain(Protocol):
     """Tells the agent on whose behalf it is called, and remembers what it works on (`gateway.identity.chain`)."""
@@ -71,6 +74,9 @@ class NoPush:
 
     async def failed(self, authorized: Authorized) -> None:
         """Nothing was made."""
+
+    def over(self, authorized: Authorized) -> None:
+        """Nothing was awaited."""
 
 
 @dataclass(frozen=True, slots=True)

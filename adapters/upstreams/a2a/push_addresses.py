@@ -29,11 +29,13 @@ class Receivers:
 
     `ranges` are addresses beyond the public ones that notifications may go to (loopback, for a test). `plain_http`
     permits `http` URLs. One address that may not be reached spoils a name: whoever owns it could have it drawn next.
+    With `unknown_names`, a name that has no address now may be named all the same: it is judged at each connection.
     """
 
     lookups: Lookups = field(default_factory=lambda: Lookups(system_resolve, MAX_LOOKUPS))
     ranges: Sequence[Network] = ()
     plain_http: bool = False
+    unknown_names: bool = False
     own: Callable[[str], bool] = is_own
     resolve_s: float = RESOLVE_S
 
@@ -42,6 +44,8 @@ class Receivers:
         try:
             await self.pinned(url)
         except (UpstreamTimeout, UpstreamUnavailable) as exc:
+            if self.unknown_names:
+                return
             raise InvalidCall(f"the push notification URL cannot be used: {exc}") from exc
 
     async def pinned(self, url: str) -> tuple[tuple[Origin, ...], str]:

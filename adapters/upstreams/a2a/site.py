@@ -85,4 +85,5 @@ def site_of(label: str, interface: Interface, terms: Terms) -> Site:
     # A card must not be able to send the credentials elsewhere, or in the clear.
     at_home = origin.host == home.host and (origin.scheme == "https" or home.scheme == "http")
     pool = HttpPool(origin, label=label, max_connections=MAX_CONNECTIONS)
+    pool.reach = terms.reach if origin.host != home.host else None
     return Site(label, interface, pool, target, terms, terms.headers if at_home else ())

@@ -10,6 +10,7 @@ import os
 import socket
 import ssl
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
@@ -69,6 +70,10 @@ class HttpPool:
         self._max_header_bytes = max_header_bytes
         self._tls = (tls or shared_tls_context()) if origin.scheme == "https" else None
         self._probe = probe
+        self.reach: Callable[[str], bool] | None = None
+        """Says which addresses may be spoken to; `None`: any."""
+        self.peer = ""
+        """The address that was connected to last."""
         self._idle: deque[Connection] = deque()
         self._queue: deque[asyncio.Future[Connection | None]] = deque()
         self._connections: set[Connection] = set()
@@ -219,7 +224,7 @@ class HttpPool:
         goodbye_s = _TLS_GOODBYE_S if self._tls is not None else None
         try:
             async with asyncio.timeout(timeout_s):
-                _, connection = await loop.create_connection(
+                transport, connection = await loop.create_connection(
                     lambda: Connection(self._label, self._probe, self._lost),
                     self._origin.address or self._origin.host,
                     self._origin.port,
@@ -234,6 +239,11 @@ class HttpPool:
             raise UpstreamUnavailable(f"upstream {self._label}: no TLS connection: {reason}") from exc
         except OSError as exc:
             raise UpstreamUnavailable(f"upstream {self._label} cannot be reached: {_why(exc)}") from exc
+        self.peer = str((transport.get_extra_info("peername") or ("",))[0])
+        if self.reach is not None and not self.reach(self.peer):  # before a word of a request is sent
+            connection.abort()
+            words = f"upstream {self._label} names a host whose address is not one that it may have us connect to"
+            raise UpstreamUnavailable(words)
         return connection
 
     def _release(self, connection: Connection) -> None:
