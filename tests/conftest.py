@@ -16,6 +16,10 @@ settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI"):
     settings.load_profile("ci")
 
+# A test that forks does so to try what a process with one thread may do. gRPC, once it was used, starts its own threads
+# again in every forked child; it reads this at its import.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+
 
 Args = TypeVarTuple("Args")
 

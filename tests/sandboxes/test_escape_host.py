@@ -323,13 +323,17 @@ async def test_without_control_groups_memory_outside_of_processes_is_limited_too
 
 
 async def until_it_can_get_no_more(program: Program) -> int:
-    """How much it says that it got; 1 if it was killed for it, which is as good. It must not have failed to go off."""
+    """How much it says that it got; 1 if it was killed for it, which is as good. It must not have failed to go off.
+
+    A bomb that cannot go off says why. Which process of a box the kernel takes is the kernel's to choose, and the box
+    may end by itself for the lack of it, so the status tells no more than that it did not come through.
+    """
     said = b""
     with anyio.fail_after(60):
         while not said.endswith(b"\n"):
             piece = await program.receive()
             if not piece:
-                assert await program.wait() == 128 + signal.SIGKILL, program.obituary()
+                assert (await program.wait() != 0, program.stderr) == (True, ""), program.obituary()
                 return 1
             said += piece
     return int(said.decode())
