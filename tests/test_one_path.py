@@ -101,6 +101,18 @@ def test_only_the_pipeline_makes_an_authorized_call() -> None:
     assert uses_everywhere("Authorized") == {"gateway/pipeline.py": ["Pipeline.handle"]}
 
 
+def test_nothing_makes_an_authorized_call_of_another_one() -> None:
+    assert [path for path, tree in modules(*SHIPPED) if any(copies(call) for call in ast.walk(tree))] == []
+
+
+def copies(node: ast.AST) -> bool:
+    """Whether it is a copy of an `Authorized` with something else in it."""
+    if not isinstance(node, ast.Call) or ast.unparse(node.func) not in {"replace", "dataclasses.replace"}:
+        return False
+    copied = ast.unparse(node.args[0]).rpartition(".")[2] if node.args else ""
+    return copied in {"authorized", "parent"} or any(word.arg in {"permit", "identity"} for word in node.keywords)
+
+
 def test_only_the_judge_of_an_answer_makes_a_permit() -> None:
     found = uses_everywhere("Permit")
 
@@ -122,7 +134,7 @@ def test_only_the_pipeline_and_its_wrapper_carry_calls_out() -> None:
     }
 
     assert found == {
-        "gateway/app/agents.py": ["BridgedAgent.execute", "BridgedAgent.execute"],  # an agent and its other side
+        "gateway/app/agents.py": ["BridgedAgent.execute", "BridgedAgent._sent"],  # an agent and its other side
         "gateway/pipeline.py": ["Pipeline._execute"],
         "gateway/running.py": ["_Entry.execute"],
     }

@@ -70,20 +70,12 @@ def published(
     grpc_url: str | None,
     security: Card,
     requirements: Sequence[Card],
-    verbatim: bool = False,
     legacy: tuple[Binding, ...] = ("JSONRPC",),
 ) -> dict[str, object]:
-    """The card to be served, unsigned; or with `verbatim` the upstream's own, with its signatures.
-
-    Raises `CardRefused` for an agent whose card may not be used, and for `verbatim` where `may_be_verbatim` says no.
-    """
+    """The card to be served, unsigned. Raises `CardRefused` for an agent whose card may not be used."""
     places = Places(base_url, host_url or "", grpc_url or "", legacy)
     if entry.quarantine or not entry.card:
         raise CardRefused(f"agent {entry.name!r} has no card that may be used")
-    if verbatim:
-        if not may_be_verbatim(entry, places):
-            raise CardRefused(f"the card of agent {entry.name!r} leads past this gateway, so it is not served as it is")
-        return dict(read_card(entry.raw))
     return _rewritten(entry, places, Security(security, tuple(requirements)))
 
 

@@ -45,7 +45,7 @@ class AgentEntry:
     skills: tuple[str, ...] = ()
     """The ids of the skills that configuration publishes; all of the card's when empty."""
     raw: bytes = field(default=b"", repr=False)
-    """The card as its upstream sent it, where a signature of the upstream's holds: what `verbatim` serves."""
+    """The card as its upstream sent it, where a signature of the upstream's holds: served as it is if it leads here."""
 
     def has(self, capability: str) -> bool:
         """Whether the card says so (`streaming`, `pushNotifications`, `extendedAgentCard`)."""

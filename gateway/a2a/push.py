@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Final, Protocol, cast
 
 from gateway.a2a.push_records import Push, PushRecords, Receiver, digest
@@ -72,6 +73,16 @@ class PushRelay:
         self._check = check
         self._new_secret = new_secret
         self._awaited: OrderedDict[str, _Awaited] = OrderedDict()
+        self._guarded: set[str] = set()
+
+    @contextmanager
+    def guarding(self, call_id: str) -> Iterator[None]:
+        """What is made by that call meanwhile was permitted under a redaction: its receiver gets states only."""
+        self._guarded.add(call_id)
+        try:
+            yield
+        finally:
+            self._guarded.discard(call_id)
 
     async def outgoing(self, authorized: Authorized, params: Mapping[str, object]) -> Mapping[str, object]:
         """The parameters as the upstream is to see them. Raises `InvalidCall`, `PolicyDenied` and `UnknownResource`."""
@@ -126,7 +137,8 @@ class PushRelay:
         if call.method in SENDS:
             config_id = config_id or self._new_secret()  # nothing in the answer would tell which id it was given
         relay_id, token = self._new_secret(), self._new_secret()
-        await self._records.add(_push(authorized, receiver, digest(relay_id), digest(token), task_id, config_id))
+        push = _push(authorized, receiver, digest(relay_id), digest(token), task_id, config_id)
+        await self._records.add(replace(push, guarded=push.guarded or call.id in self._guarded))
         self._await(call.id, _Awaited(digest(relay_id), task_id, config_id))
         url = self._webhook_url(call.resource.upstream, relay_id)
         own = {"url": url, "token": token, "authentication": FrozenDict(scheme="Bearer", credentials=token)}

@@ -63,7 +63,8 @@ class Shared:
 class BridgedAgent:
     """One agent, for A2A clients and as the tools of an MCP server."""
 
-    def __init__(self, name: str, agent: A2aAgent, tools: AgentTools, tasks: TaskIndex) -> None:
+    def __init__(self, name: str, agent: A2aAgent, tools: AgentTools, tasks: TaskIndex, push: PushRelay) -> None:
+        self._push = push
         self._name = name
         self._agent = agent
         self._tools = tools
@@ -89,8 +90,13 @@ class BridgedAgent:
             action, method = "a2a.push.create", "CreateTaskPushNotificationConfig"
             permission = _Permission()
             await relay.act(action, method, call.resource, config, by=permission)
-            obligations = (*authorized.permit.obligations, *permission.obligations)
-            authorized = replace(authorized, permit=replace(authorized.permit, obligations=obligations))
+            if any(obligation.type == "redact" for obligation in permission.obligations):
+                with self._push.guarding(call.id):
+                    return await self._sent(authorized, relay)
+        return await self._sent(authorized, relay)
+
+    async def _sent(self, authorized: Authorized, relay: Relay) -> Result:
+        call = authorized.call
         if not await self._tasks.reserve(self._name, _context_of(call), authorized.identity):
             raise UnknownResource(f"the conversation at agent {self._name!r} does not exist for you")
         return await self._agent.execute(authorized, relay)
@@ -213,7 +219,7 @@ class AgentFactory:
             parts=Parts(shared.tasks, shared.chains, shared.push, shared.grpc),
             random=random.random,
         )
-        made = BridgedAgent(name, agent, AgentTools(name, shared.agents), shared.tasks)
+        made = BridgedAgent(name, agent, AgentTools(name, shared.agents), shared.tasks, shared.push)
         return made
 
     async def _judged(self, spec: Agent, entry: AgentEntry) -> AgentEntry:

@@ -234,8 +234,14 @@ class World:
     async def call(
         self, method: str, params: Mapping[str, object], relay: FakeRelay | None = None, identity: Identity = ANA
     ) -> Result:
+        relay = relay or FakeRelay()
+
+        async def carry(action: str, method: str, resource: Resource, params: Mapping[str, object]) -> Result:
+            return await self.agent.execute(authorized(method, params, identity), relay)
+
+        relay.carry = carry
         with anyio.fail_after(10):
-            return await self.agent.execute(authorized(method, params, identity), relay or FakeRelay())
+            return await self.agent.execute(authorized(method, params, identity), relay)
 
 
 def authorized(method: str, params: Mapping[str, object], identity: Identity = ANA, **more: str) -> Authorized:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,6 +14,7 @@ from gateway.a2a.as_agent import ToolAgent
 from gateway.a2a.card_shelf import CardShelf
 from gateway.a2a.cards import Places, security_of
 from gateway.a2a.directory import Agents
+from gateway.a2a.push import PushRelay
 from gateway.app.a2a import A2a, CardDesk
 from gateway.app.agents import BridgedAgent, ServersAsAgents, Shared
 from gateway.errors import PolicyDenied, Unauthenticated
@@ -37,11 +39,14 @@ from gateway.types import (
     Result,
     freeze,
 )
-from tests.a2a.agents import SEND, gives, task, world
+from tests.a2a.agents import SEND, Seen, bare, gives, task, world
 from tests.a2a.agents import World as RunningAgent
+from tests.a2a.push_world import World as PushWorld
+from tests.a2a.push_world import inline, status
 from tests.fakes import ANA, FakeRelay, FakeUpstream, permit_for
 from tests.registry.samples import catalog_of, tool
 from tests.spine import CREDENTIALS, World
+from tests.wire.upstreams import Conversation
 
 AGENT = Resource("agent", "planner", upstream="planner", name="planner")
 HOOK = "https://hooks.example/notify"
@@ -53,9 +58,10 @@ def sending(**configuration: object) -> Call:
     return Call("c1", "a2a.message.send", "SendMessage", AGENT, params, "a2a", "1.0")
 
 
-async def bridged(made: RunningAgent, call: Call, gateway: World) -> Result:
+async def bridged(made: RunningAgent, call: Call, gateway: World, pushes: PushRelay | None = None) -> Result:
     """The call, down the governed path to a bridged agent."""
-    agent = BridgedAgent("planner", made.agent, None, made.tasks)  # type: ignore[arg-type]  # no call of MCP comes
+    push = pushes or PushWorld().relay
+    agent = BridgedAgent("planner", made.agent, None, made.tasks, push)  # type: ignore[arg-type]  # no call of MCP comes
 
     async def execute(authorized: Authorized, relay: Relay) -> Result:
         return await agent.execute(authorized, relay)
@@ -98,7 +104,8 @@ async def test_configuration_that_policy_refuses_keeps_the_message_from_the_agen
 
 async def test_redaction_that_policy_wants_of_a_configuration_holds_for_the_message_that_makes_it() -> None:
     redact = Obligation("redact", FrozenDict({"patterns": ("email",)}))
-    seen: list[tuple[str, ...]] = []
+    pushes = PushWorld()
+    told: list[Mapping[str, object]] = []
 
     def decide(call: Call, identity: Identity) -> Permit:
         permit = permit_for(call, identity)
@@ -108,16 +115,57 @@ async def test_redaction_that_policy_wants_of_a_configuration_holds_for_the_mess
         settled = None
 
         async def execute(self, authorized: Authorized, relay: Relay) -> Result:
-            seen.append(tuple(obligation.type for obligation in authorized.permit.obligations))
-            return Result(task())
+            told.append(await pushes.relay.outgoing(authorized, authorized.call.params))
+            await pushes.relay.incoming(authorized, {"task": {"id": "t1", "contextId": "ctx"}})
+            return Result(b"{}")
 
     gateway = World()
     gateway.decider.decide_with = decide
+    await pushes.task_of(ANA)
     async with world({}) as made:
         made.agent = Agent()  # type: ignore[assignment]  # only what stands before the agent is looked at
-        await bridged(made, sending(taskPushNotificationConfig={"url": HOOK}), gateway)
+        await bridged(made, sending(taskPushNotificationConfig={"url": HOOK}), gateway, pushes.relay)
+    noted = {
+        "taskId": "t1",
+        "contextId": "ctx",
+        "status": {"state": "TASK_STATE_COMPLETED"},
+        "metadata": {"n": "a@b.c"},
+    }
+    await pushes.notify(inline(told[0]), {"statusUpdate": noted})
+    (slip,) = pushes.posted
 
-    assert seen == [("redact",)]
+    assert codec.loads(slip.body) == status("t1", "COMPLETED")
+
+
+async def test_list_shows_the_tasks_that_may_be_got_each_permitted_and_on_record() -> None:
+    def decide(call: Call, identity: Identity) -> Permit:
+        if call.action == "a2a.tasks.get" and call.resource.id == "t2":
+            raise PolicyDenied("not that one", decision_id="d")
+        return permit_for(call, identity)
+
+    async def sends(conversation: Conversation, seen: Seen) -> None:
+        number = made.script.count("SendMessage")
+        await gives(task("WORKING", f"t{number}", contextId=f"c-t{number}"))(conversation, seen)
+
+    async def gets(conversation: Conversation, seen: Seen) -> None:
+        wanted = seen.params["id"]
+        await gives(bare(task("WORKING", wanted, contextId=f"c-{wanted}")))(conversation, seen)
+
+    gateway = World()
+    gateway.decider.decide_with = decide
+    async with world({"SendMessage": sends, "GetTask": gets}) as made:
+        for _ in range(3):
+            await bridged(made, sending(), gateway)
+        everything = Resource("a2a_task", "*", upstream="planner", name="*")
+        listing = Call("c9", "a2a.tasks.list", "ListTasks", everything, FrozenDict(), "a2a", "1.0")
+        shown = json.loads((await bridged(made, listing, gateway)).payload)
+
+    asked = [call for call in gateway.decider.asked if call.action == "a2a.tasks.get"]
+    assert {one["id"] for one in shown["tasks"]} == {"t1", "t3"}
+    assert {(call.resource.id, call.parent_id) for call in asked} == {("t1", "c9"), ("t2", "c9"), ("t3", "c9")}
+    assert all("TASK_STATE_WORKING" in str(call.resource.catalog["task"]) for call in asked)
+    assert made.script.count("GetTask") == 2
+    assert sum(record.call.method == "GetTask" for record in gateway.trail.records) == 3
 
 
 async def test_facts_that_rules_read_stand_in_calls_across_a_bridge_too() -> None:

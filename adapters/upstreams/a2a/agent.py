@@ -13,7 +13,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from adapters.upstreams.a2a.answers import error_of
-from adapters.upstreams.a2a.caller import Ask, Caller, Heard, Reply, Terms
+from adapters.upstreams.a2a.caller import Ask, Caller, Heard, Terms
 from adapters.upstreams.a2a.choosing import check_offered, chosen
 from adapters.upstreams.a2a.dialect import dialect_of
 from adapters.upstreams.a2a.feed import Pace
@@ -28,6 +28,7 @@ from adapters.upstreams.wire.backoff import Backoff
 from gateway.a2a.directory import AgentEntry, Interface
 from gateway.a2a.errors import A2aError
 from gateway.a2a.operations import OPERATIONS, Operation
+from gateway.a2a.tasks import facts
 from gateway.codec import JsonObject
 from gateway.errors import (
     InterlockError,
@@ -37,7 +38,7 @@ from gateway.errors import (
     UpstreamTimeout,
     UpstreamUnavailable,
 )
-from gateway.ports import Relay, Upstream
+from gateway.ports import Relay, TaskRecord, Upstream
 from gateway.types import Authorized, Call, FrozenDict, Result
 
 log = logging.getLogger("interlock.upstreams")
@@ -216,7 +217,7 @@ class A2aAgent:
             params = await push.outgoing(authorized, call.params)
             ask = Ask(operation, params, _hop_headers(call, token), _extensions(relay))
             if operation.name == "ListTasks":
-                return await self._listed(authorized, ask)
+                return await self._listed(authorized, relay)
             if operation.streams:
                 return await self._streamed(authorized, relay, ask)
             return await self._learning.take_reply(authorized, await self._reached().unary(ask))
@@ -226,18 +227,16 @@ class A2aAgent:
         finally:
             push.over(authorized)
 
-    async def _listed(self, authorized: Authorized, ask: Ask) -> Result:
-        call, tasks = authorized.call, self._parts.tasks
-        page = await tasks.page(self._name, authorized.identity, call.params)
+    async def _listed(self, authorized: Authorized, relay: Relay) -> Result:
+        call = authorized.call
+        page = await self._parts.tasks.page(self._name, authorized.identity, call.params)
 
-        async def fetch(params: JsonObject) -> Reply:
-            reply = await self._reached().unary(replace(ask, operation=OPERATIONS["GetTask"], params=params))
-            if reply.value is not None:
-                asked = replace(call, method="GetTask", params=FrozenDict(params))
-                await tasks.learn(self._name, authorized.identity, asked, reply.value)
-            return reply
+        async def get(record: TaskRecord, params: JsonObject) -> Result:
+            catalog = FrozenDict({**call.resource.catalog, "task": FrozenDict(facts(record))})
+            task = replace(call.resource, type="a2a_task", id=record.task_id, name=record.task_id, catalog=catalog)
+            return await relay.act(OPERATIONS["GetTask"].action, "GetTask", task, params)
 
-        return await listed(page, call.params, fetch)
+        return await listed(page, call.params, get)
 
     async def _streamed(self, authorized: Authorized, relay: Relay, ask: Ask) -> Result:
         call, owner, hub = authorized.call, authorized.identity.principal, self._hub

@@ -1,4 +1,7 @@
-"""Answers `ListTasks`: the caller's own tasks by our index, each as the agent knows it now."""
+"""Answers `ListTasks`: the caller's own tasks by our index, each as the agent knows it now.
+
+Each is asked for as a call of its own, so that what is listed is what the caller may get, and as the caller may get it.
+"""
 
 from __future__ import annotations
 
@@ -7,55 +10,61 @@ from typing import Final
 
 import anyio
 
-from adapters.upstreams.a2a.caller import Reply
 from adapters.upstreams.a2a.view import state_of
 from gateway import codec
 from gateway.a2a.errors import TASK_NOT_FOUND
 from gateway.a2a.pages import TaskPage
 from gateway.codec import JsonObject
-from gateway.errors import InterlockError
+from gateway.errors import ApprovalPending, InterlockError, PolicyDenied, UpstreamProtocolError
+from gateway.ports import TaskRecord
 from gateway.types import Result
 
 AT_A_TIME: Final = 8
-Fetch = Callable[[JsonObject], Awaitable[Reply]]
-"""`GetTask` with these parameters."""
+Get = Callable[[TaskRecord, JsonObject], Awaitable[Result]]
+"""`GetTask` of this task, with these parameters."""
 
 
-async def listed(page: TaskPage, params: Mapping[str, object], fetch: Fetch) -> Result:
-    """The page, without the tasks that the agent no longer knows. An error that is another one is the answer."""
-    replies = await _fetched([record.task_id for record in page.records], params, fetch)
+async def listed(page: TaskPage, params: Mapping[str, object], get: Get) -> Result:
+    """The page, without tasks that the agent no longer knows or policy keeps back. Any other error is the answer."""
     tasks: list[bytes] = []
-    for reply in replies:
-        if reply.value is None:
-            if not _is_gone(reply.result):
-                return reply.result
-        elif _fits(reply.value, params):
-            tasks.append(_shown(reply, reply.value, params))
+    for result in await _got(page.records, params, get):
+        if result is None or (result.outcome == "rpc_error" and _is_gone(result)):
+            continue
+        if result.outcome == "rpc_error":
+            return result
+        task = codec.loads(result.payload)
+        if not isinstance(task, dict):
+            raise UpstreamProtocolError("the agent answered GetTask with something that is no task")
+        if _fits(task, params):
+            tasks.append(_shown(result, task, params))
     rest = {"nextPageToken": page.next_page_token, "pageSize": page.page_size, "totalSize": page.total_size}
     return Result(b'{"tasks":[' + b",".join(tasks) + b"]," + codec.dumps(rest)[1:])
 
 
-async def _fetched(task_ids: Sequence[str], params: Mapping[str, object], fetch: Fetch) -> list[Reply]:
-    found: dict[str, Reply] = {}
+async def _got(records: Sequence[TaskRecord], params: Mapping[str, object], get: Get) -> list[Result | None]:
+    """What became of each; `None` for one that policy keeps back."""
+    found: dict[str, Result | None] = {}
     failures: list[InterlockError] = []
     room = anyio.CapacityLimiter(AT_A_TIME)
     history = params.get("historyLength")
     extra: JsonObject = {"historyLength": history} if isinstance(history, int) else {}
 
-    async def get(task_id: str) -> None:
+    async def ask(record: TaskRecord) -> None:
         async with room:
             try:
-                found[task_id] = await fetch({"id": task_id, **extra})
+                found[record.task_id] = await get(record, {"id": record.task_id, **extra})
+            except (PolicyDenied, ApprovalPending):
+                found[record.task_id] = None
             except InterlockError as exc:  # carried out of the group, which would wrap it
                 failures.append(exc)
                 group.cancel_scope.cancel()
 
     async with anyio.create_task_group() as group:
-        for task_id in task_ids:
-            group.start_soon(get, task_id)
+        for record in records:
+            group.start_soon(ask, record)
     if failures:
         raise failures[0]
-    return [found[task_id] for task_id in task_ids]
+    return [found[record.task_id] for record in records]
 
 
 def _is_gone(error: Result) -> bool:
@@ -69,8 +78,8 @@ def _fits(task: JsonObject, params: Mapping[str, object]) -> bool:
     return not wanted or wanted == "TASK_STATE_UNSPECIFIED" or state_of(task) == wanted
 
 
-def _shown(reply: Reply, task: JsonObject, params: Mapping[str, object]) -> bytes:
+def _shown(result: Result, task: JsonObject, params: Mapping[str, object]) -> bytes:
     """The task; its artifacts only where they are asked for (section 3.1.4)."""
     if params.get("includeArtifacts") is True or "artifacts" not in task:
-        return reply.result.payload
+        return result.payload
     return codec.dumps({name: value for name, value in task.items() if name != "artifacts"})
