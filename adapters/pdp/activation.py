@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 import anyio.to_thread
@@ -17,6 +17,7 @@ from adapters.pdp.policytests import run_tests
 from adapters.pdp.projection import Path, Projection, project
 from adapters.pdp.regorus import RegorusPdp
 from adapters.pdp.rules import Program
+from adapters.pdp.unread import without_unread
 from gateway.errors import PolicyEngineUnavailable
 from gateway.ports import Answer, Entrypoint, PolicyDecisionPoint
 
@@ -48,6 +49,8 @@ class Engine:
     isolation: Literal["inline", "process", "remote"]
     projections: Mapping[Entrypoint, Projection] = field(default_factory=dict)
     resource: Closing | None = None
+    bundle: Bundle | None = None
+    """The rules, where they are ours to know."""
 
     async def evaluate(self, entrypoint: Entrypoint, question: Mapping[str, object]) -> Answer:
         """As the port says."""
@@ -75,7 +78,8 @@ async def build_engine(spec: EngineSpec, bundle: Bundle) -> Engine:
         faults += (await anyio.to_thread.run_sync(run_tests, bundle)).faults
     if faults or examined.program is None:
         raise PolicyRefused(faults)
-    return await _started(spec, bundle, examined.program)
+    decisive = await anyio.to_thread.run_sync(without_unread, bundle, examined.program)
+    return replace(await _started(spec, decisive, examined.program), bundle=bundle)
 
 
 async def _started(spec: EngineSpec, bundle: Bundle, program: Program) -> Engine:

@@ -111,7 +111,11 @@ def _sort_in(path: Path, name: str, files: dict[str, str], tests: dict[str, str]
 
 
 def _shown(root: Path, path: Path) -> str:
-    return f"{root.name}/{path.relative_to(root).as_posix()}"
+    folder = root.resolve().name if root.name in ("", "..") else root.name
+    name = f"{folder}/{path.relative_to(root).as_posix()}"
+    if any("\ud800" <= char <= "\udfff" for char in name):  # how Python shows other bytes; no revision is made of them
+        raise PolicyRefused([Fault(ascii(name), 0, 0, "has a name that is not UTF-8; rename it")])
+    return name
 
 
 def _files_below(root: Path) -> list[Path]:

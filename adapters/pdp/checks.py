@@ -6,6 +6,7 @@ The same checks hold for the embedded engine and for OPA, so that a policy that 
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, cast
@@ -16,6 +17,7 @@ from adapters.pdp.builtins import ARITY, FORBIDDEN, VARIADIC
 from adapters.pdp.bundle import Bundle, Fault, Source
 from adapters.pdp.engine import EngineFailure
 from adapters.pdp.rules import Call, Program, Rule
+from adapters.pdp.safety import unsafe_names
 from adapters.pdp.samples import SAMPLES
 from adapters.pdp.syntax import Node, constant_path, modules_in
 from adapters.pdp.trial import DEADLINE_S, TrialEngine
@@ -56,10 +58,18 @@ def examine(bundle: Bundle, *, deadline_s: float = DEADLINE_S) -> Examined:
             if not faults:  # evaluating a recursive policy would only kill the process
                 faults += _probed(engine)
     except EngineFailure as failure:
-        unparsed = [fault for file in bundle.files for fault in _parse_faults(file, deadline_s)]
-        return Examined(tuple(unparsed or [_fault(failure)]))
+        return Examined(tuple(_unparsed(bundle, deadline_s)) or (_fault(failure),))
     one_per_place = {(fault.file, fault.line, fault.col, fault.line or fault.message): fault for fault in faults[::-1]}
     return Examined(tuple(sorted(one_per_place.values())), program)
+
+
+def _unparsed(bundle: Bundle, deadline_s: float) -> Iterator[Fault]:
+    """What does not parse, as far as it is found in time: each file takes a process."""
+    until_s = time.monotonic() + deadline_s
+    for file in bundle.files:
+        yield from _parse_faults(file, deadline_s)
+        if time.monotonic() > until_s:
+            return
 
 
 def _parse_faults(file: Source, deadline_s: float) -> Iterator[Fault]:
@@ -79,15 +89,14 @@ def _static_faults(program: Program, bundle: Bundle) -> Iterator[Fault]:
     yield from _missing_entrypoints(program)
     yield from _overlaps(program, cast("Mapping[str, object]", codec.loads(bundle.data)))
     yield from _recursions(program)
+    yield from _two_kinds(program)
     yield from _package_faults(program)
     yield from _negation_faults(program)
     for rule in program.rules:
         for call in rule.uses.calls:
             yield from _call_faults(program, rule, call)
-        for name in rule.unbound:
-            yield _at(
-                rule, name, f"{name.text} is never given a value (unsafe variable); declare it or correct the name"
-            )
+        for unsafe in unsafe_names(rule):
+            yield _at(rule, unsafe.node, unsafe.message)
 
 
 def _missing_entrypoints(program: Program) -> Iterator[Fault]:
@@ -130,6 +139,21 @@ def _recursions(program: Program) -> Iterator[Fault]:
         if cycle:
             text = " -> ".join(f"data.{step.name}" for step in (*cycle, cycle[0]))
             yield _at(cycle[0], cycle[0].node, f"recursive: {text}; write it without")
+
+
+def _two_kinds(program: Program) -> Iterator[Fault]:
+    """A name that is a rule here and a function there, or a function of two arities: no engine takes it for both."""
+    first: dict[tuple[str | None, ...], Rule] = {}
+    for rule in program.rules:
+        other = first.setdefault(rule.path, rule)
+        if other.arity != rule.arity:
+            place = f"{other.file}:{other.node.line}"
+            text = f"data.{rule.name} is {_kind(other)} at {place} and {_kind(rule)} here; rename one"
+            yield _at(rule, rule.node, text)
+
+
+def _kind(rule: Rule) -> str:
+    return "a rule" if rule.arity is None else f"a function of {rule.arity}"
 
 
 def _package_faults(program: Program) -> Iterator[Fault]:
@@ -250,6 +274,8 @@ def _probed(engine: TrialEngine) -> Iterator[Fault]:
         except EngineFailure as failure:
             if failure.kind != "undefined":
                 yield replace(_fault(failure), message=f"{_fault(failure).message} (asked for {name})")
+            if engine.is_over:
+                return
             continue
         if not _is_answer(entrypoint, value):
             expected = "a set of indexes" if entrypoint == "visible" else 'an object with a boolean "decision"'

@@ -213,17 +213,22 @@ class IsolatedPdp:
 
     async def evaluate(self, entrypoint: Entrypoint, question: Mapping[str, object]) -> Answer:
         """As the port says."""
+        return Answer(await self.value_of(RULES[entrypoint], question), self.revision, ENGINE)
+
+    async def value_of(self, rule: str, question: Mapping[str, object]) -> object:
+        """The value of a rule, such as `data.interlock.monitored`. Raises as `evaluate` does."""
         link = self._link
         if link is None or not self._ready or link.over.done():
             raise PolicyEngineUnavailable("the policy engine is not running yet")
         if link.waiting >= MAX_WAITING:
             raise PolicyEngineUnavailable("too many questions wait for the policy engine")
-        text = RULES[entrypoint].encode() + b"\0" + question_text(question)
+        text = rule.encode() + b"\0" + question_text(question)
         kind, payload = await link.ask(worker.frame(worker.EVALUATE, text), self._timeout_s).reply
         failure = worker.failure_in(kind, payload)
         if failure is not None:
             raise unavailable(failure) from failure
-        return Answer(orjson.loads(payload), self.revision, ENGINE)
+        value: object = orjson.loads(payload)
+        return value
 
     def close(self) -> None:
         """End the worker and start no other."""

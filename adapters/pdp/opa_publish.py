@@ -23,7 +23,16 @@ from gateway.errors import PolicyEngineUnavailable
 PREFIX: Final = "interlock/"
 REVISION: Final = "interlock_revision"
 TIMEOUT_S: Final = 10.0
-_TROUBLE: Final = (aiohttp.ClientError, OSError, TimeoutError, AttributeError, LookupError, TypeError, ValueError)
+_TROUBLE: Final = (
+    aiohttp.ClientError,
+    OSError,
+    TimeoutError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
 """No answer, or one that is not OPA's: the library stumbles over the latter in whatever way it happens to."""
 _ENTRY_PACKAGE: Final = re.compile(r"^package interlock\s*$", re.MULTILINE)
 
@@ -52,12 +61,11 @@ class OpaServer:
         """The revision that `publish` left there; empty when there is none."""
         async with AsyncOpaClient(**self._settings) as opa:
             try:
-                document = cast("Mapping[str, object]", await opa.get_data(REVISION))
+                found = cast("Mapping[str, object]", await opa.get_data(REVISION)).get("result")
             except PolicyNotFoundError:
                 return ""
             except _TROUBLE as exc:
                 raise PolicyEngineUnavailable("OPA cannot be asked for its revision") from exc
-        found = document.get("result")
         return found if isinstance(found, str) else ""
 
     async def publish(self, bundle: Bundle) -> None:

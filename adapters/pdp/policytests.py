@@ -51,6 +51,19 @@ class Report:
 
     outcomes: tuple[Outcome, ...]
     uncovered: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    covered: Mapping[str, int] = field(default_factory=dict)
+    """How many lines of each file were reached; a file with nothing to reach is not in it."""
+
+    def percent(self, file: str) -> float:
+        """Coverage of one file, in percent."""
+        return self.percent_of([file])
+
+    def percent_of(self, files: Iterable[str]) -> float:
+        """Coverage of several files together, in percent; 100 of none."""
+        chosen = list(files)
+        reached = sum(self.covered.get(file, 0) for file in chosen)
+        lines = reached + sum(len(self.uncovered.get(file, ())) for file in chosen)
+        return 100.0 * reached / lines if lines else 100.0
 
     @property
     def faults(self) -> list[Fault]:
@@ -68,7 +81,7 @@ def run_tests(bundle: Bundle, *, coverage: bool = False, deadline_s: float = DEA
         with TrialEngine(bundle, coverage=coverage, deadline_s=deadline_s) as engine:
             rules = _test_rules(engine, {test.path for test in bundle.tests})
             outcomes = [*(_outcome(engine, rule) for rule in rules), *_case_outcomes(engine, bundle.cases)]
-            return Report(tuple(outcomes), _uncovered(engine, bundle) if coverage else {})
+            return Report(tuple(outcomes), *(_coverage(engine, bundle) if coverage else ()))
     except EngineFailure as failure:
         return Report((Outcome("tests", failure.file or "policy", failure.line, failure.col, failure.text),))
 
@@ -142,11 +155,11 @@ def _case_fault(engine: TrialEngine, case: Case) -> str:
     return "" if holds(case.expect, value) else f"the answer is {codec.dumps(value).decode()}"
 
 
-def _uncovered(engine: TrialEngine, bundle: Bundle) -> dict[str, tuple[int, ...]]:
+def _coverage(engine: TrialEngine, bundle: Bundle) -> tuple[dict[str, tuple[int, ...]], dict[str, int]]:
+    """The lines of each file that were not reached, and how many were."""
     report = cast("dict[str, list[dict[str, object]]]", orjson.loads(engine.coverage()))
     policies = {file.path for file in bundle.files}
-    return {
-        str(entry["path"]): tuple(cast("Sequence[int]", entry["not_covered"]))
-        for entry in report["files"]
-        if entry["path"] in policies and entry["not_covered"]
-    }
+    entries = [entry for entry in report["files"] if entry["path"] in policies]
+    missed = {str(entry["path"]): tuple(cast("Sequence[int]", entry["not_covered"])) for entry in entries}
+    reached = {str(entry["path"]): len(cast("Sequence[int]", entry["covered"])) for entry in entries}
+    return {file: lines for file, lines in missed.items() if lines}, reached

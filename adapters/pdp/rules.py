@@ -52,11 +52,12 @@ class Rule:
     @cached_property
     def unbound(self) -> tuple[Node, ...]:
         """The names that nothing in the rule, its module or the language gives a value."""
-        bound = {*self.locals, *_bound_by_use(self.node), *self.uses.names, "_", *_ROOTS}
         head = self.node.part("head") or self.node
         parts = [*head.parts, *(self.node.parts if head is not self.node else ())]
         steps = [step for step in _head_ref(self.node)[1] if isinstance(step, Node)]
         tops = [*steps, *(node for role, node in parts if role not in {"refr", "head", "args"})]
+        bound = {*self.uses.names, "_", *_ROOTS, *(name for top in tops for name in bound_in(top))}
+        bound |= {name for argument in head.all("args") for name in _names_in(argument)}
         return tuple(node for top in tops for node in _read_names(top) if node.text not in bound)
 
     @cached_property
@@ -151,9 +152,9 @@ def _declared(rule: Node) -> Iterator[str]:
     yield from _declared_below(rule)
 
 
-def _declared_below(top: Node) -> Iterator[str]:
+def _declared_below(top: Node, *, with_bare: bool = True) -> Iterator[str]:
     for node in top.walk():
-        if node.kind == "SomeVars":
+        if node.kind == "SomeVars" and with_bare:
             yield from (name.text for name in node.all("vars"))
         if node.kind == "AssignExpr" and node.value != "ColEq":
             continue
@@ -193,6 +194,16 @@ def _read_names(node: Node) -> Iterator[Node]:
         is_replaced = node.kind == "with_mods" and (role == "refr" or child.kind in _REFS)
         if not (is_replaced or (node.kind == "Call" and role == "fcn")):
             yield from _read_names(child)
+
+
+def bound_in(top: Node) -> set[str]:
+    """The names that a part of a rule may give a value; `some x` alone gives none."""
+    return {*_declared_below(top, with_bare=False), *_bound_by_use(top)}
+
+
+def read_in(statement: Node) -> set[str]:
+    """The bare names that a statement reads."""
+    return {node.text for node in _read_names(statement)}
 
 
 def _names_in(node: Node) -> Iterator[str]:

@@ -24,7 +24,7 @@ _TEAM: Final = re.compile(r"rules\.([A-Za-z_][A-Za-z0-9_]*)")
 
 _ALLOWED: Final = "allowed if data.rules[_].allow == true\n"
 _DENYING: Final = "denying if {\n\tfound := data.rules[_].deny\n\tnot found in nothing\n}\n"
-_HOLDING: Final = "holding if {\n\tfound := data.rules[_].hold\n\tnot found in nothing\n}\n"
+_HOLDING: Final = "holding if {\n\tfound := data.rules[_].hold\n\tnot found in nothing\n\tnot agreed(found)\n}\n"
 _OBLIGATIONS: Final = "obligations := [entry | some entry in entries(data.rules[_].obligation)]\n"
 _LABELS: Final = "labels := [entry | some entry in entries(data.rules[_].label)]\n"
 _LISTED: Final = "listed if {\n\tdata.rules[_].allow == true\n} else if {\n\tdata.rules[_].list_allow == true\n}\n"

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias, cast
 
+from adapters.pdp.engine import EngineFailure
 from gateway import codec
 
 Scalar: TypeAlias = "bool | int | float | str | None"
@@ -22,19 +23,30 @@ _KNOWN: Final = (
     "Compr Func Spec Default query stmts with_mods bodies assign name"
 )
 
+_ENGINE_TAB: Final = 4
+_LONG_LINE: Final = 4096
+"""Nobody looks for a column in a longer one."""
+
+TOO_DEEP: Final = "an expression has too many terms, or is nested too deeply, to be looked at; split it"
+
 KNOWN: Final = frozenset(_KNOWN.split())
 """The constructs that the analyses here were written for; a module with any other is judged with suspicion."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Node:
-    """One construct: `parts` are its children with the role they play, in source order; `value` a name or literal."""
+    """One construct: `parts` are its children with the role they play, in source order; `value` a name or literal.
+
+    `start` and `end` are places in the UTF-8 of its file; `end` may fall short of a closing quote or bracket.
+    """
 
     kind: str
     line: int
     col: int
     value: Scalar
     parts: tuple[tuple[str, Node], ...]
+    start: int = 0
+    end: int = 0
 
     @property
     def text(self) -> str:
@@ -67,9 +79,12 @@ class Module:
 
 
 def modules_in(tree: bytes) -> tuple[Module, ...]:
-    """The modules of an engine's `get_ast_as_json()`."""
-    listed = cast("list[dict[str, object]]", codec.loads(tree))
-    return tuple(_module(entry) for entry in listed)
+    """The modules of an engine's `get_ast_as_json()`. Raises `EngineFailure` for one that cannot be followed."""
+    try:
+        listed = cast("list[dict[str, object]]", codec.loads(tree))
+        return tuple(_module(entry) for entry in listed)
+    except (ValueError, RecursionError) as exc:
+        raise EngineFailure("failed", TOO_DEEP) from exc
 
 
 def constant_path(ref: Node) -> tuple[str, ...] | None:
@@ -122,11 +137,24 @@ def _imported(reader: _Reader, item: dict[str, object]) -> tuple[Node, str]:
     return ref, path[-1] if path else ""
 
 
+def true_column(line: str, col: int) -> int:
+    """The column that an editor and OPA would name; the engine counts a tab as four, and bytes."""
+    if len(line) > _LONG_LINE or (line.isascii() and "\t" not in line):
+        return col
+    seen = 1
+    for at, letter in enumerate(line, start=1):
+        if seen >= col:
+            return at
+        seen += _ENGINE_TAB if letter == "\t" else len(letter.encode())
+    return len(line) + 1
+
+
 class _Reader:
     """Turns the JSON of one file into nodes; names are cut out of its source where the tree has only their place."""
 
     def __init__(self, source: bytes) -> None:
         self._source = source
+        self._lines = source.decode(errors="replace").split("\n")
 
     def read(self, role: str, value: object) -> list[tuple[str, Node]]:
         if isinstance(value, list):
@@ -148,11 +176,17 @@ class _Reader:
             if role not in _NOT_SYNTAX
             for pair in self.read(role, _without_positions(kind, role, value))
         ]
-        return Node(kind, span.get("line", 0), span.get("col", 0), _value_of(body), tuple(parts))
+        return self._placed(kind, span, _value_of(body), tuple(parts))
 
     def _name(self, span: dict[str, int]) -> Node:
         text = self._source[span["start"] : span["end"]].decode(errors="replace")
-        return Node("name", span["line"], span["col"], text, ())
+        return self._placed("name", span, text, ())
+
+    def _placed(self, kind: str, span: dict[str, int], value: Scalar, parts: tuple[tuple[str, Node], ...]) -> Node:
+        line, col, start, end = (span.get(name, 0) for name in ("line", "col", "start", "end"))
+        if 0 < line <= len(self._lines):
+            col = true_column(self._lines[line - 1], col)
+        return Node(kind, line, col, value, parts, start, end)
 
 
 def _without_positions(kind: str, role: str, value: object) -> object:

@@ -17,6 +17,7 @@ from typing import Final, Self
 from adapters.pdp import worker
 from adapters.pdp.bundle import Bundle
 from adapters.pdp.engine import EngineFailure
+from adapters.pdp.syntax import true_column
 
 _BOOT: Final = "import sys; sys.path.insert(0, sys.argv.pop(1)); from adapters.pdp.worker import main; main()"
 _ROOT: Final = str(Path(__file__).resolve().parents[2])
@@ -45,7 +46,8 @@ def spawn_worker(memory_bytes: int = MEMORY_BYTES) -> tuple[subprocess.Popen[byt
 class TrialEngine:
     """`RegoEngine` at arm's length, for checks and tests; close it, or use it as a context manager.
 
-    Raises `EngineFailure` also when the process dies or is not done in time.
+    Raises `EngineFailure` also when the process dies or is not done in time. Then it is over: a late reply would be
+    taken for the answer to the next question.
     """
 
     def __init__(self, bundle: Bundle, *, coverage: bool = False, deadline_s: float = DEADLINE_S) -> None:
@@ -53,6 +55,8 @@ class TrialEngine:
         self._peer.settimeout(deadline_s)
         self._deadline_s = deadline_s
         modules = (*bundle.modules, *((test.path, test.text) for test in bundle.tests))
+        self._texts = dict(modules)
+        self._ended = ""
         try:
             self._ask(worker.LOAD, worker.load_payload(modules, bundle.data, coverage=coverage))
         except EngineFailure:
@@ -79,6 +83,11 @@ class TrialEngine:
         """As `RegoEngine.prints`, as a JSON array."""
         return self._ask(worker.PRINTS, b"")
 
+    @property
+    def is_over(self) -> bool:
+        """Whether it failed in a way after which it answers nothing."""
+        return bool(self._ended)
+
     def close(self) -> None:
         """End the process."""
         self._peer.close()
@@ -92,18 +101,31 @@ class TrialEngine:
         self.close()
 
     def _ask(self, kind: bytes, payload: bytes) -> bytes:
+        if self._ended:
+            raise EngineFailure("failed", f"not asked any more: {self._ended}")
         try:
             self._peer.sendall(worker.frame(kind, payload))
             status, size = worker.HEADER.unpack(worker.receive_exactly(self._peer, worker.HEADER.size))
             reply = worker.receive_exactly(self._peer, size)
         except TimeoutError as exc:
-            raise EngineFailure("failed", f"not done within {self._deadline_s:g} s") from exc
+            raise self._over(f"not done within {self._deadline_s:g} s") from exc
         except (EOFError, OSError) as exc:
-            raise EngineFailure("failed", f"the engine died ({self._obituary()})") from exc
+            raise self._over(f"the engine died ({self._obituary()})") from exc
         failure = worker.failure_in(status, reply)
         if failure is not None:
-            raise failure
+            raise self._in_place(failure)
         return reply
+
+    def _over(self, why: str) -> EngineFailure:
+        self._ended = why
+        self.close()
+        return EngineFailure("failed", why)
+
+    def _in_place(self, failure: EngineFailure) -> EngineFailure:
+        lines = self._texts.get(failure.file, "").split("\n")
+        if 0 < failure.line <= len(lines):
+            failure.col = true_column(lines[failure.line - 1], failure.col)
+        return failure
 
     def _obituary(self) -> str:
         try:

@@ -1,14 +1,16 @@
-"""What every decision point promises, held against the fake, the embedded engine (both ways) and a real OPA."""
+"""What every decision point promises, held against the fake, the embedded engine (both ways), AuthZEN, real OPA."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Mapping
 from types import MappingProxyType
+from typing import Any
 
 import anyio
 import pytest
 
 from adapters.pdp.activation import ActivePdp, Engine
+from adapters.pdp.authzen import AuthzenPdp, Targets
 from adapters.pdp.bundle import Bundle, bundle_of
 from adapters.pdp.isolated import IsolatedPdp
 from adapters.pdp.opa import OpaPdp
@@ -20,6 +22,7 @@ from gateway.errors import PolicyEngineUnavailable
 from gateway.ports import Answer, Entrypoint, PolicyDecisionPoint
 from gateway.types import FrozenDict
 from tests.fakes import FakePdp
+from tests.pdp.authzenserver import HttpError, serving
 from tests.pdp.opaserver import HOW_TO, opa_program, running_opa
 
 POLICY = """
@@ -55,6 +58,18 @@ def same_in_python(entrypoint: Entrypoint, question: Mapping[str, object]) -> An
     raise PolicyEngineUnavailable("nothing applies", reason="undefined")
 
 
+def over_authzen(question: dict[str, Any]) -> object:
+    """The same again as an AuthZEN decision point has it, which knows no lists."""
+    if question["context"].get("phase") == "list":
+        return {"decision": question["resource"].get("shown", False)}
+    try:
+        return same_in_python("decision", question).value
+    except PolicyEngineUnavailable as exc:
+        if exc.reason == "undefined":
+            return {}
+        raise HttpError(500) from exc
+
+
 @pytest.fixture(scope="session")
 def opa_address() -> Iterator[str]:
     if not opa_program():
@@ -63,7 +78,7 @@ def opa_address() -> Iterator[str]:
         yield url
 
 
-KINDS = ["fake", "active", "inline", "process", pytest.param("opa", marks=pytest.mark.slow)]
+KINDS = ["fake", "active", "inline", "process", "authzen", pytest.param("opa", marks=pytest.mark.slow)]
 
 
 @pytest.fixture(params=KINDS)
@@ -82,6 +97,11 @@ async def pdp(request: pytest.FixtureRequest) -> AsyncIterator[PolicyDecisionPoi
         await isolated.start()
         yield isolated
         isolated.close()
+    elif request.param == "authzen":
+        async with serving(over_authzen) as server:
+            http = OpaHttp(Endpoint.parse(server.url), connect_timeout_s=2.0)
+            yield AuthzenPdp(http, Targets("/access/v1/evaluation", "/access/v1/evaluations"), timeout_s=5.0)
+            http.close()
     else:
         remote = await _published(request.getfixturevalue("opa_address"), bundle)
         yield remote
@@ -137,8 +157,9 @@ async def test_a_policy_that_fails_is_an_error_that_quotes_no_input(pdp: PolicyD
 
 
 async def test_a_list_is_answered_with_the_indexes_that_may_be_seen(pdp: PolicyDecisionPoint) -> None:
-    candidates = [{"shown": True}, {"shown": False}, {}, {"shown": True}]
-    question = {**asks("user:ana"), "resource": {"properties": {"candidates": candidates}}}
+    shown, hidden = {"type": "tool", "shown": True}, {"type": "tool", "shown": False}
+    candidates = [shown, hidden, {}, shown]
+    question = {**asks("user:ana"), "phase": "list", "resource": {"properties": {"candidates": candidates}}}
 
     with anyio.fail_after(10):
         answer = await pdp.evaluate("visible", question)
@@ -152,7 +173,8 @@ async def test_an_empty_question_is_no_permit(pdp: PolicyDecisionPoint) -> None:
 
 
 async def test_a_frozen_question_is_read_and_left_as_it_is(pdp: PolicyDecisionPoint) -> None:
-    question = FrozenDict({"subject": FrozenDict({"id": "user:ana"}), "list": (1, 2**70, "é")})
+    resource = FrozenDict({"list": (1, 2**70, "é")})
+    question = FrozenDict({**asks("user:ana"), "subject": FrozenDict({"id": "user:ana"}), "resource": resource})
     before = codec.canonical(question)
 
     with anyio.fail_after(10):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,15 @@ def test_every_file_that_does_not_parse_is_named() -> None:
     found = check_bundle(bundle_of({"a.rego": "package a\n\nx := ((", "b.rego": "package b", "c.rego": "pakage c"}))
 
     assert [fault.file for fault in found] == ["a.rego", "c.rego"]
+
+
+def test_files_that_do_not_parse_are_not_looked_for_without_end() -> None:
+    began = time.monotonic()
+    found = check_bundle(bundle_of({f"{number}.rego": "package a((" for number in range(4_000)}), deadline_s=0.5)
+    took = time.monotonic() - began
+
+    assert 0 < len(found) < 4_000
+    assert took < 10
 
 
 def test_several_faults_are_said_at_once() -> None:
@@ -144,6 +154,11 @@ def test_a_policy_that_takes_for_ever_to_parse_is_refused_in_time() -> None:
     found = check_bundle(composed(f"x := {'[' * 60}{']' * 60}"), deadline_s=1)
 
     assert any("not done within 1 s" in fault.message for fault in found)
+
+
+@pytest.mark.parametrize("rule", [f"x := 1{' + 1' * 900}", f"x := input{'.a' * 900}"])
+def test_an_expression_that_is_too_deep_to_be_followed_is_a_fault(rule: str) -> None:
+    assert "split it" in faults(rule)[0].message
 
 
 def test_a_local_name_like_a_rule_is_no_recursion() -> None:

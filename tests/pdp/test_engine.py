@@ -161,6 +161,21 @@ def test_a_trial_does_not_wait_for_ever() -> None:
     assert "0.3 s" in caught.value.text
 
 
+def test_a_trial_that_was_not_done_in_time_answers_nothing_more() -> None:
+    slow = "decision := count([1 | some a in numbers.range(1, 900); some b in numbers.range(1, 900); a == b + 1000])"
+
+    with TrialEngine(alone(slow), deadline_s=0.1) as engine:
+        with pytest.raises(EngineFailure):
+            engine.evaluate("data.interlock.decision", b"{}")
+        engine_is_over = engine.is_over
+        for _ in range(2):  # the answer to the first question would come by now
+            with pytest.raises(EngineFailure, match="failed") as caught:
+                engine.evaluate("data.interlock", b"{}")
+
+    assert engine_is_over
+    assert caught.value.text == "not asked any more: not done within 0.1 s"
+
+
 def test_yaml_is_read() -> None:
     assert read_yaml("a: [1, b]\nc: {d: null}") == {"a": [1, "b"], "c": {"d": None}}
 

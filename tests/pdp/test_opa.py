@@ -35,7 +35,7 @@ async def read_request(reader: asyncio.StreamReader) -> bytes:
         head = await reader.readuntil(b"\r\n\r\n")
     except asyncio.IncompleteReadError:
         return b""
-    length = next(int(line[15:]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:"))
+    length = next((int(line[15:]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")), 0)
     return head + await reader.readexactly(length)
 
 
@@ -476,3 +476,17 @@ async def test_a_server_that_is_not_there_is_not_healthy() -> None:
             await server.publish(alone("decision := 1"))
         with pytest.raises(PolicyEngineUnavailable):
             await server.revision()
+
+
+@pytest.mark.parametrize("body", [b'["result"]', b'"result"', b"null", b"[" * 100_000, b"<html>", b'{"result": []'])
+async def test_what_only_looks_like_opa_is_a_server_that_cannot_be_given_anything(body: bytes) -> None:
+    peer = Peer(always(http_reply(body)))
+    listening = await asyncio.start_server(peer.connected, "127.0.0.1", 0)
+    server = OpaServer(Endpoint("127.0.0.1", listening.sockets[0].getsockname()[1]))
+
+    with anyio.fail_after(20):
+        with pytest.raises(PolicyEngineUnavailable):
+            await server.revision()
+        with pytest.raises(PolicyEngineUnavailable):
+            await server.publish(alone("decision := 1"))
+        await peer.end(listening)
