@@ -37,11 +37,23 @@ permitted if {
 
 allowed if data.rules[_].allow == true
 
-# A connection that the call in flight was granted (obligation `egress` of its permit) needs no rule of its own. The
-# gateway says so, never who calls; a `deny` or `hold` about the connection stands above it as above any allow.
+# A connection that the call in flight was granted (obligation `egress` of its permit) needs no rule of its own, nor
+# does a vote on a held call by somebody whom its `hold` names, or a look at one's own held task. The gateway says so,
+# never who calls; a `deny` or `hold` about it stands above it as above any allow.
 allowed if {
-	input.action.name == "egress.connect"
 	input.resource.properties.granted == true
+	input.action.name in grantable
+}
+
+grantable := {
+	"approvals.approve",
+	"approvals.deny",
+	"approvals.list",
+	"approvals.read",
+	"egress.connect",
+	"mcp.tasks.cancel",
+	"mcp.tasks.get",
+	"mcp.tasks.update",
 }
 
 # A `deny` or `hold` of any shape counts, unless it is plainly empty: a mistake in a rule must not lift it.
@@ -53,6 +65,17 @@ denying if {
 holding if {
 	found := data.rules[_].hold
 	not found in nothing
+	not agreed(found)
+}
+
+# People agreed to just these holds. Only the gateway says so, of a call that it holds an approval for; a hold that is
+# worded differently by now is another one.
+agreed(found) if {
+	covers := input.context.approval.covers
+	is_array(covers)
+	every entry in entries(found) {
+		entry in covers
+	}
 }
 
 # Long strings of a truncated question are digests, so that an argument rule may have looked at the wrong text:
@@ -160,6 +183,27 @@ denials contains reason if {
 	}
 }
 
+denials contains reason if {
+	input.resource.type == "approval"
+	message := obstacles[input.resource.properties.obstacle]
+	reason := {
+		"code": concat("_", ["approval", input.resource.properties.obstacle]),
+		"message": message,
+		"rule": "interlock",
+		"public": true,
+		"remedy": "",
+	}
+}
+
+# What keeps somebody from voting on a held call, as the gateway found it.
+obstacles := {
+	"expired": "the time for it is over",
+	"not_asked": "its hold asks for somebody else at this stage",
+	"over": "it is decided already",
+	"own": "nobody approves a call that is made by them, for them or through them",
+	"voted": "you voted on it already",
+}
+
 # A reason as the gateway reads it, every field there and of its type. What a team left out or got wrong becomes
 # what shows least; the denial itself stands.
 explained(team, entry) := {
@@ -234,3 +278,18 @@ access_request := request if {
 holds contains entry if {
 	some entry in entries(data.rules[_].hold)
 }
+
+# ---- what rules would say that are recorded and not enforced ----
+#
+# `monitor contains {"would": "deny", "code": ..., "message": ...}` in a team's package. No decision reads it: the
+# gateway asks for it beside the path of the call.
+monitored := [finding |
+	some team
+	some entry in entries(data.rules[team].monitor)
+	finding := {
+		"rule": rule_of(team),
+		"would": text(entry, "would", ""),
+		"code": text(entry, "code", "monitored"),
+		"message": text(entry, "message", bare(entry)),
+	}
+]

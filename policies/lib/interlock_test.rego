@@ -252,3 +252,66 @@ test_a_malformed_list_shows_nothing if {
 		interlock.visible == set() with input as list(odd) with data.rules as {"a": {"allow": true}}
 	}
 }
+
+# ---- what people agreed to ----
+
+agreed(rules, covers) := decision if {
+	decision := interlock.decision with data.rules as rules
+		with input as object.union(question, {"context": {"approval": {"id": "apr-1", "approvers": ["user:bo"], "covers": covers}}})
+}
+
+finance := {"approvers": "group:finance", "title": "pay"}
+
+test_a_hold_that_people_agreed_to_holds_no_more if {
+	agreed({"a": {"allow": true, "hold": {finance}}}, [finance]).decision == true
+	agreed({"a": {"allow": true, "hold": [finance]}}, [finance]).decision == true
+	agreed({"a": {"allow": true, "hold": {finance}}, "b": {"hold": {{"approvers": "role:it"}}}}, [finance, {"approvers": "role:it"}]).decision == true
+}
+
+test_an_agreement_covers_just_what_was_agreed_to if {
+	every rules in [
+		{"a": {"allow": true, "hold": {object.union(finance, {"title": "pay more"})}}},
+		{"a": {"allow": true, "hold": {finance, {"approvers": "role:it"}}}},
+		{"a": {"allow": true, "hold": {finance}}, "b": {"hold": {{"approvers": "role:it"}}}},
+	] {
+		agreed(rules, [finance]).context.access_request.approvers != ""
+	}
+	every covers in [[], {}, "", null, [null], {"finance": true}] {
+		agreed({"a": {"allow": true, "hold": {finance}}}, covers).decision == false
+	}
+}
+
+test_an_agreement_is_no_allow_and_lifts_no_deny if {
+	agreed({"a": {"allow": false, "hold": {finance}}}, [finance]).decision == false
+	agreed({"a": {"allow": true, "hold": {finance}, "deny": {"x"}}}, [finance]).decision == false
+}
+
+vote(action, properties) := decision if {
+	asked := {
+		"action": {"name": action, "properties": {}},
+		"resource": {"type": "approval", "id": "apr-1", "properties": object.union({"truncated": false}, properties)},
+	}
+	decision := interlock.decision with input as asked with data.rules as {"a": {"allow": false}}
+}
+
+test_whoever_is_asked_may_vote_and_nobody_else if {
+	every action in ["approvals.list", "approvals.read", "approvals.approve", "approvals.deny"] {
+		vote(action, {"granted": true}).decision == true
+		vote(action, {"granted": false}).decision == false
+		vote(action, {"granted": "true"}).decision == false
+		vote(action, {}).decision == false
+	}
+	vote("switches.set", {"granted": true}).decision == false
+	vote("mcp.tools.call", {"granted": true}).decision == false
+}
+
+test_whoever_may_not_vote_learns_why if {
+	every obstacle in ["expired", "not_asked", "over", "own", "voted"] {
+		some reason in vote("approvals.approve", {"granted": false, "obstacle": obstacle}).context.reasons
+		reason.code == concat("_", ["approval", obstacle])
+		reason.message != ""
+		reason.public
+	}
+	some reason in vote("approvals.approve", {"granted": false, "obstacle": "new"}).context.reasons
+	reason.code == "no_rule_allows"
+}

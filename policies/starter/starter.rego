@@ -22,6 +22,28 @@ allow if {
 	input.subject.id != ""
 }
 
+# Operators see every held call, and set and clear kill switches. A vote needs more than that: see the library.
+allow if {
+	some role in input.subject.properties.roles
+	role in {"interlock-admin", "operator"}
+	input.action.name in operating
+}
+
+operating := {
+	"approvals.list",
+	"approvals.read",
+	"switches.clear",
+	"switches.list",
+	"switches.set",
+}
+
+# Other enforcement points may ask what policy says (AuthZEN).
+allow if {
+	input.action.name == "authzen.evaluate"
+	some role in input.subject.properties.roles
+	role in {"interlock-admin", "pep"}
+}
+
 looking := {
 	"mcp.discover",
 	"mcp.initialize",

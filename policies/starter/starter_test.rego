@@ -258,6 +258,35 @@ asking(roles, agent, action) := {
 	}},
 }
 
+test_everybody_who_is_somebody_reads_the_catalogue if {
+	reading := change(asking([], "*", "a2a.card.read"), {"action": {"properties": {"protocol": "a2a", "method": "catalog/read"}}})
+	permitted(reading)
+	codes(change(reading, {"subject": anonymous})) == {"no_rule_allows"}
+}
+
+governing(roles, action) := {
+	"subject": who(roles),
+	"action": {"name": action, "properties": {"protocol": "http", "method": action}},
+	"resource": {"type": "switch", "id": "*", "properties": {"truncated": false}},
+}
+
+test_operators_see_what_is_held_and_pull_switches_and_vote_on_nothing if {
+	every action in ["approvals.list", "approvals.read", "switches.set", "switches.clear", "switches.list"] {
+		permitted(governing(["operator"], action))
+		permitted(governing(["interlock-admin"], action))
+		codes(governing(["developer"], action)) == {"no_rule_allows"}
+	}
+	every action in ["approvals.approve", "approvals.deny"] {
+		codes(governing(["operator", "interlock-admin", "admin"], action)) == {"no_rule_allows"}
+	}
+}
+
+test_enforcement_points_ask_what_policy_says if {
+	permitted(governing(["pep"], "authzen.evaluate"))
+	permitted(governing(["interlock-admin"], "authzen.evaluate"))
+	codes(governing(["operator"], "authzen.evaluate")) == {"no_rule_allows"}
+}
+
 test_an_agent_is_granted_as_a_whole if {
 	grants := {"analyst": {"planner": ["*"]}, "clerk": {"planner": ["send"]}}
 	every action in ["a2a.card.read", "a2a.message.send", "a2a.message.stream", "a2a.tasks.get", "a2a.push.create"] {

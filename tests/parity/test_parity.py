@@ -124,8 +124,17 @@ async def test_opa_gives_the_answer_that_is_written_down(opa: str) -> None:
 
 
 def _directories() -> list[list[Path]]:
-    packs = sorted({path.parent for path in POLICIES.rglob("*.rego")} - {POLICIES / "lib"})
-    return [[POLICIES / "lib", pack] for pack in packs]
+    """The starter, each example and each pack alone, each pack with the starter, and all at once."""
+    library, starter = POLICIES / "lib", POLICIES / "starter"
+    examples, packs = sorted((POLICIES / "examples").iterdir()), sorted((POLICIES / "packs").iterdir())
+    compat = sorted(path for path in (POLICIES / "compat").iterdir() if path.is_dir())
+    alone = [[library, each] for each in (starter, *examples, *packs, *compat)]
+    return [*alone, *([library, starter, pack] for pack in packs), [library, starter, *packs]]
+
+
+def _named(paths: list[Path]) -> str:
+    names = [path.name for path in paths[1:]]
+    return "everything" if len(names) > 2 else "+".join(names)
 
 
 def _cases() -> list[tuple[Entrypoint, Mapping[str, object]]]:
@@ -155,7 +164,7 @@ def _questions() -> list[tuple[Entrypoint, Mapping[str, object]]]:
         candidates = [{**cast("dict[str, object]", call["resource"])} for _ in range(2)]
         listed = {"type": "mcp_server", "id": upstream, "properties": {"candidates": candidates}}
         asked.append(("visible", {**call, "phase": "list", "resource": listed}))
-    return [*asked, *_questions_of_boxes()]
+    return [*asked, *_questions_of_boxes(), *_questions_of_packs()]
 
 
 def _questions_of_boxes() -> list[tuple[Entrypoint, Mapping[str, object]]]:
@@ -179,6 +188,31 @@ def _questions_of_boxes() -> list[tuple[Entrypoint, Mapping[str, object]]]:
     return asked
 
 
+def _questions_of_packs() -> list[tuple[Entrypoint, Mapping[str, object]]]:
+    """Calls, messages and connections over what packs look at: labels, findings, links, statements, what was read."""
+    asked: list[tuple[Entrypoint, Mapping[str, object]]] = []
+    remembered: tuple[list[str], ...] = ([], ["pii"], ["pii", "untrusted"], ["overflow"])
+    labels: tuple[list[str], ...] = ([], ["external"], ["pii", "readonly"], ["destructive", "sql", "web"])
+    arguments: tuple[dict[str, object], ...] = (
+        {"url": "https://api.example.com/a", "text": "x", "statements": ["select 1", "drop table a"]},
+        {"url": "https://api.example.com@evil.example", "urls": [7, ""], "deep": {"a": [{"b": "http://x"}]}},
+        {"sql": "delete from a", "query": None, "other": " ftp://x", "link": {}},
+    )
+    findings: tuple[object, ...] = ([], [{"kind": "secret", "detector": "d", "path": "/url"}], [{"kind": "unscanned"}])
+    kinds = (("mcp.tools.call", "tool"), ("a2a.message.send", "agent"), ("mcp.sampling.create", "model"))
+    grid = itertools.product(remembered, labels, arguments, findings, ("request", "response"))
+    for read, marked, given, found, phase in grid:
+        catalog = {"labels": marked, "risk": "high" if "pii" in marked else "low"}
+        facts = {"upstream": "mail", "name": "delete_all", "arguments": given, "catalog": catalog, "hints": {}}
+        more = {"url_hosts": ["api.example.com", "evil.example"], "push": True, "push_host": "", "max_tokens": 9}
+        result = {"result": {"findings": found, "labels": marked, "size": 1}} if phase == "response" else {}
+        for action, kind in kinds:
+            each = {**_about(action, kind, ["admin"], {**facts, **result, **({} if kind == "tool" else more)})}
+            context = {"session": {"id": "s", "calls": 1, "labels": read}, "findings": found, "env": "dev"}
+            asked.append(("decision", {**each, "phase": phase, "context": context}))
+    return asked
+
+
 def _about(action: str, kind: str, roles: list[str], properties: Mapping[str, object]) -> Mapping[str, object]:
     asked = question(action, kind, "request", known=True)
     asked["subject"] = {"type": "agent", "id": "key:a", "properties": {"roles": roles}}
@@ -187,7 +221,7 @@ def _about(action: str, kind: str, roles: list[str], properties: Mapping[str, ob
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("paths", _directories(), ids=lambda paths: paths[-1].name)
+@pytest.mark.parametrize("paths", _directories(), ids=_named)
 async def test_shipped_policies_decide_byte_for_byte_the_same_on_both_engines(opa: str, paths: list[Path]) -> None:
     bundle = load_bundle(paths)
     embedded = RegorusPdp(bundle)
