@@ -7,14 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Final
+from functools import partial
+from typing import Concatenate, Final, ParamSpec
 
 from anyio import to_thread
 
 from gateway.authz.answer import judge, judge_visible, unsupported
 from gateway.authz.boxed import check_kept, check_places
+from gateway.authz.caps import TooLarge, Volumes, capped
+from gateway.authz.detection import Detection
 from gateway.authz.narrowing import CannotNarrow, narrow
-from gateway.authz.obligations import Rate, Redact, Supported, Transform, merge_obligations
+from gateway.authz.obligations import Cap, Rate, Redact, Supported, Transform, merge_redactions
 from gateway.authz.question import Question, Questions
 from gateway.authz.rate import RateLimiter
 from gateway.authz.reading import UnsupportedObligation
@@ -22,7 +25,8 @@ from gateway.authz.redaction import CannotRedact, redacted
 from gateway.authz.refusals import Held, OverRate, Refused, failed_closed, refused
 from gateway.authz.sessions import Sessions
 from gateway.errors import InputTooLarge, PolicyEngineUnavailable, QuotaExceeded
-from gateway.ports import Answer, PolicyDecisionPoint
+from gateway.ports import Answer, Decided, DecisionTap, Entrypoint, PolicyDecisionPoint
+from gateway.tickets import Approval
 from gateway.types import (
     Authorized,
     Call,
@@ -41,7 +45,7 @@ from gateway.types import (
 CANDIDATES_AT_ONCE: Final = 32
 """A list is asked about in parts: each stays far within the deadline, and OPA's cost grows with the square."""
 LONG_PAYLOAD: Final = 64 << 10
-"""From here on a result is redacted in a thread, so that other calls do not wait for it."""
+"""From here on a result is redacted or cut in a thread, so that other calls do not wait for it."""
 _WITH_ARGUMENTS: Final = frozenset({"mcp.tools.call", "mcp.prompts.get"})
 
 
@@ -50,6 +54,8 @@ class Authz:
 
     `env` is `context.env` of every question. `response_differs()` says whether the active policy reads anything that
     only a result brings: where it does not, its answer is known and it is not asked a second time.
+    `detection` finds what rules may want to know of arguments and results; without one, nothing is ever looked at, and
+    the question says so.
     """
 
     def __init__(
@@ -61,8 +67,13 @@ class Authz:
         monotonic_ns: Callable[[], int],
         new_id: Callable[[], str],
         response_differs: Callable[[], bool],
+        tap: DecisionTap | None = None,
+        detection: Detection | None = None,
     ) -> None:
         self._pdp = pdp
+        self._detection = detection or Detection()
+        self._volumes = Volumes()
+        self._tap = tap
         self._questions = Questions(env=env, clock_ns=clock_ns)
         self._sessions = Sessions(monotonic_ns)
         self._rates = RateLimiter(monotonic_ns)
@@ -70,16 +81,25 @@ class Authz:
         self._new_id = new_id
         self._response_differs = response_differs
 
-    async def decide(self, call: Call, identity: Identity) -> Permit:
-        """The permit for a call. Raises `PolicyDenied`, `ApprovalPending` or `QuotaExceeded`."""
+    async def decide(self, call: Call, identity: Identity, approval: Approval | None = None) -> Permit:
+        """The permit for a call, to which people may have agreed.
+
+        Raises `PolicyDenied`, `ApprovalPending` or `QuotaExceeded`.
+        """
+        found = await self._detection.in_call(call)
         session = self._sessions.of(call, identity)
-        permit = _permit_of(await self._decision(lambda: self._questions.about_call(call, identity, session), call))
+        decision = await self._decision(
+            lambda: self._questions.about_call(call, identity, session, approval, found), call
+        )
+        if isinstance(decision, NeedsApproval):
+            decision = replace(decision, labels=session.labels)
+        permit = _permit_of(decision)
         if permit.obligations:
-            _check_places(call, permit)
+            self._check_possible(call, permit)
         session.calls += 1
         if permit.obligations:
             self._charge(call, identity, permit)
-        return permit
+        return permit if approval is None else replace(permit, approved=approval.question)
 
     def carry_out(self, call: Call, permit: Permit) -> tuple[Call, Permit]:
         """The call as narrowed by the permit's `transform`, and the permit for exactly that call.
@@ -114,10 +134,8 @@ class Authz:
         permits = [permit]
         if differs:
             permits.append(await self._result_permit(authorized, result))
-        redactions = [item for permit in permits for item in _redactions(permit)]
+        result = await self._held_to(permits, authorized.call, result)
         labels = tuple(dict.fromkeys([*result.labels, *(label for permit in permits for label in permit.labels)]))
-        if redactions:
-            result = await _redacted(result, redactions, permits[-1].ruling)
         if len(labels) > len(result.labels):
             result = replace(result, labels=labels)
         if labels:
@@ -135,12 +153,12 @@ class Authz:
     async def _visible_part(self, call: Call, identity: Identity, candidates: Sequence[Resource]) -> frozenset[int]:
         session = self._sessions.of(call, identity)
         try:
-            question = self._questions.about_list(call, identity, session, candidates)
+            question = self._questions.about_list(call, identity, session, candidates, self._detection.in_list())
         except InputTooLarge:
             return await self._visible_halves(call, identity, candidates)
         ruling = Ruling(self._new_id())
         try:
-            answer = await self._pdp.evaluate("visible", question)
+            answer = await self._asked("visible", question, ruling.decision_id)
             return judge_visible(answer.value, len(candidates))
         except PolicyEngineUnavailable as exc:
             raise failed_closed(exc.reason, ruling, str(exc)) from exc
@@ -156,8 +174,12 @@ class Authz:
 
     async def _result_permit(self, authorized: Authorized, result: Result) -> Permit:
         call, identity = authorized.call, authorized.identity
+        found = await self._detection.in_result(call, result)
         session = self._sessions.of(call, identity)
-        decision = await self._decision(lambda: self._questions.about_result(call, identity, session, result), call)
+        approved = authorized.permit.approved
+        decision = await self._decision(
+            lambda: self._questions.about_result(call, identity, session, result, found, approved), call
+        )
         if isinstance(decision, NeedsApproval):
             # The effect has happened, so there is nothing left to hold but the result.
             reason = Reason("result_withheld", "policy holds the result of this call back", "interlock", public=True)
@@ -167,18 +189,67 @@ class Authz:
             check_kept(authorized.permit, permit)
         return permit
 
+    async def _held_to(self, permits: Sequence[Permit], call: Call, result: Result) -> Result:
+        """The result without what any of the permits takes out, and no larger than the least of their caps."""
+        every = [item for permit in permits for item in _supported(permit.obligations, permit.ruling)]
+        ruling = permits[-1].ruling
+        redactions = [item for item in every if isinstance(item, Redact)]
+        if redactions:
+            result = await self._redacted(result, merge_redactions(redactions), ruling)
+        caps = [item.max_bytes for item in every if isinstance(item, Cap)]
+        return await self._capped(result, call, min(caps), ruling) if caps else result
+
+    async def _redacted(self, result: Result, redaction: Redact, ruling: Ruling) -> Result:
+        try:
+            return replace(result, payload=await _aside(redacted, result, redaction, self._detection.detectors))
+        except CannotRedact as exc:
+            raise failed_closed("obligation_unsupported", ruling, str(exc)) from exc
+
+    async def _capped(self, result: Result, call: Call, most: int, ruling: Ruling) -> Result:
+        try:
+            payload = await _aside(capped, result, self._volumes.left(call.id, most), most)
+        except TooLarge as exc:
+            raise Refused((_too_large(most),), ruling) from exc
+        self._volumes.add(call.id, len(payload))
+        return replace(result, payload=payload)
+
     async def _decision(self, worded: Callable[[], Question], call: Call) -> Decision:
         started = self._monotonic_ns()
         decision_id = self._new_id()
         ruling = Ruling(decision_id)
         try:
-            answer = await self._pdp.evaluate("decision", worded())
+            answer = await self._asked("decision", worded(), decision_id)
             ruling = _ruling(decision_id, answer, self._monotonic_ns() - started)
             return judge(answer.value, call_digest=call.digest, ruling=ruling)
         except PolicyEngineUnavailable as exc:
             raise failed_closed(exc.reason, ruling, str(exc)) from exc
         except InputTooLarge as exc:
             raise failed_closed("input_too_large", ruling, str(exc)) from exc
+
+    async def _asked(self, entrypoint: Entrypoint, question: Question, decision_id: str) -> Answer:
+        """What policy answers; whoever keeps decisions is told of it, whatever the answer is."""
+        if self._tap is None:
+            return await self._pdp.evaluate(entrypoint, question)
+        started = self._monotonic_ns()
+        try:
+            answer = await self._pdp.evaluate(entrypoint, question)
+        except PolicyEngineUnavailable as exc:
+            took_ns = self._monotonic_ns() - started
+            self._tap.decided(Decided(decision_id, entrypoint, question, None, f"{exc.reason}: {exc}", took_ns=took_ns))
+            raise
+        took_ns = self._monotonic_ns() - started
+        self._tap.decided(Decided(decision_id, entrypoint, question, answer, took_ns=took_ns))
+        return answer
+
+    def _check_possible(self, call: Call, permit: Permit) -> None:
+        """Refuse before the effect what could not be carried out after it."""
+        try:
+            check_places(call.action, permit.obligations)
+            for item in permit.obligations:
+                if isinstance(item, Redact) and not self._detection.kinds.issuperset(item.detectors):
+                    raise UnsupportedObligation(f"redact: no detector here finds {', '.join(item.detectors)}")
+        except UnsupportedObligation as exc:
+            raise refused(Deny(permit.decision_id, (unsupported(str(exc)),), permit.ruling)) from exc
 
     def _charge(self, call: Call, identity: Identity, permit: Permit) -> None:
         rates = [item for item in permit.obligations if isinstance(item, Rate)]
@@ -202,13 +273,6 @@ def _permit_of(decision: Decision) -> Permit:
     raise refused(decision)
 
 
-def _check_places(call: Call, permit: Permit) -> None:
-    try:
-        check_places(call.action, permit.obligations)
-    except UnsupportedObligation as exc:
-        raise refused(Deny(permit.decision_id, (unsupported(str(exc)),), permit.ruling)) from exc
-
-
 def _supported(obligations: Sequence[Obligation], ruling: Ruling) -> list[Supported]:
     """The obligations as types. A permit that `judge` did not make may hold others, and is then worth nothing."""
     supported: list[Supported] = []
@@ -224,15 +288,17 @@ def _not_permitted(message: str) -> Reason:
     return Reason("argument_not_permitted", message, rule="interlock", public=True, remedy=remedy)
 
 
-def _redactions(permit: Permit) -> list[Redact]:
-    return [item for item in _supported(permit.obligations, permit.ruling) if isinstance(item, Redact)]
+def _too_large(most: int) -> Reason:
+    message = f"the result is larger than the {most} bytes that policy allows, and what makes it so cannot be cut"
+    return Reason("result_too_large", message, "interlock", public=True, remedy="ask for less in one call")
 
 
-async def _redacted(result: Result, redactions: Sequence[Redact], ruling: Ruling) -> Result:
-    merged = [item for item in merge_obligations(redactions) if isinstance(item, Redact)]
-    try:
-        if len(result.payload) < LONG_PAYLOAD:
-            return replace(result, payload=redacted(result.payload, merged[0]))
-        return replace(result, payload=await to_thread.run_sync(redacted, result.payload, merged[0]))
-    except CannotRedact as exc:
-        raise failed_closed("obligation_unsupported", ruling, str(exc)) from exc
+P = ParamSpec("P")
+
+
+async def _aside(
+    change: Callable[Concatenate[bytes, P], bytes], result: Result, *args: P.args, **kwargs: P.kwargs
+) -> bytes:
+    """The changed payload; a long one is changed in a thread."""
+    changed = partial(change, result.payload, *args, **kwargs)
+    return changed() if len(result.payload) < LONG_PAYLOAD else await to_thread.run_sync(changed)

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeAlias, TypeVar
+from typing import Final, Literal, TypeAlias, TypeVar
 
 from gateway.authz.egress import Egress, merge_egress, read_egress
+from gateway.authz.findings import KINDS
 from gateway.authz.isolation import Sandbox, merge_sandboxes, read_sandbox
 from gateway.authz.narrowing import Narrowing, merge_narrowings, narrowing_of
 from gateway.authz.paths import JsonPath, parse_path
@@ -24,15 +25,23 @@ MAX_LIMIT: Final = 30_000
 MAX_WINDOW_S: Final = 86_400
 MAX_KEY: Final = 256
 
+MAX_CAP: Final = 1 << 30
+
 T = TypeVar("T")
+Mode: TypeAlias = Literal["mask", "remove"]
 
 
 @dataclass(frozen=True, slots=True)
 class Redact(Obligation):
-    """Replace parts of the result: what `paths` reach, and what looks like one of `patterns` in any text of it."""
+    """Replace parts of the result: what `paths` reach, what looks like one of `patterns`, what `detectors` find.
+
+    `mode` is about the last: `mask` leaves a mark in its place, `remove` nothing.
+    """
 
     paths: tuple[JsonPath, ...] = ()
     patterns: tuple[str, ...] = ()
+    detectors: tuple[str, ...] = ()
+    mode: Mode = "mask"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +75,17 @@ class Label(Obligation):
     labels: tuple[str, ...] = ()
 
 
-Supported: TypeAlias = Redact | Transform | Rate | Audit | Label | Sandbox | Egress
+@dataclass(frozen=True, slots=True)
+class Cap(Obligation):
+    """Hand out at most so many bytes of the result; of a streamed one, of all its events together."""
 
-REDACT_FIELDS: Final = frozenset({"paths", "patterns", "pattern"})
+    max_bytes: int = 1
+
+
+Supported: TypeAlias = Redact | Transform | Rate | Audit | Label | Cap | Sandbox | Egress
+
+REDACT_FIELDS: Final = frozenset({"paths", "patterns", "pattern", "detectors", "mode"})
+CAP_FIELDS: Final = frozenset({"max_bytes"})
 RATE_FIELDS: Final = frozenset({"limit", "window_s", "key"})
 AUDIT_FIELDS: Final = frozenset({"durable", "arguments"})
 LABEL_FIELDS: Final = frozenset({"labels"})
@@ -95,21 +112,45 @@ def _redact(properties: object) -> Redact:
     fields = fields_of(properties, REDACT_FIELDS, "redact")
     paths = texts_of(fields.get("paths"), "redact: paths")
     patterns = texts_of(fields.get("patterns"), "redact: patterns") + texts_of(fields.get("pattern"), "redact: pattern")
-    if not paths and not patterns:
-        raise UnsupportedObligation("redact: give paths or patterns")
+    detectors = texts_of(fields.get("detectors"), "redact: detectors")
+    if not paths and not patterns and not detectors:
+        raise UnsupportedObligation("redact: give paths, patterns or detectors")
     if not PATTERNS.keys() >= set(patterns):
         raise UnsupportedObligation(f"redact: the patterns are {', '.join(sorted(PATTERNS))}")
+    if not KINDS.issuperset(detectors):
+        raise UnsupportedObligation(f"redact: the detectors are {', '.join(sorted(KINDS))}")
     try:
         parsed = tuple([parse_path(path) for path in paths])
     except ValueError as exc:
         raise UnsupportedObligation(f"redact: {exc}") from exc
-    return _redaction(parsed, patterns)
+    return _redaction(parsed, patterns, detectors, _mode(fields, detectors))
 
 
-def _redaction(paths: Iterable[JsonPath], patterns: Iterable[str]) -> Redact:
+def _mode(fields: Mapping[str, object], detectors: Sequence[str]) -> Mode:
+    mode = fields.get("mode", "mask")
+    if mode not in ("mask", "remove") or ("mode" in fields and not detectors):
+        raise UnsupportedObligation("redact: mode is mask or remove, and belongs to detectors")
+    return "remove" if mode == "remove" else "mask"
+
+
+def _redaction(paths: Iterable[JsonPath], patterns: Iterable[str], detectors: Iterable[str], mode: Mode) -> Redact:
     every = tuple(dict.fromkeys(paths))
     names = tuple(dict.fromkeys(patterns))
-    return Redact("redact", {"paths": [path.text for path in every], "patterns": list(names)}, every, names)
+    kinds = tuple(dict.fromkeys(detectors))
+    properties: dict[str, object] = {"paths": [path.text for path in every], "patterns": list(names)}
+    if kinds:
+        properties |= {"detectors": list(kinds), "mode": mode}
+    return Redact("redact", properties, every, names, kinds, mode)
+
+
+def merge_redactions(redacts: Sequence[Redact]) -> Redact:
+    """One for several: all that any of them takes out; what one removes without a trace is not marked by another."""
+    return _redaction(
+        _flat(item.paths for item in redacts),
+        _flat(item.patterns for item in redacts),
+        _flat(item.detectors for item in redacts),
+        "remove" if any(item.mode == "remove" for item in redacts) else "mask",
+    )
 
 
 def _transform(properties: object) -> Transform:
@@ -145,6 +186,14 @@ def _label(properties: object) -> Label:
     return Label("label", {"labels": list(labels)}, labels)
 
 
+def _cap(properties: object) -> Cap:
+    return _capping(whole_number(fields_of(properties, CAP_FIELDS, "cap").get("max_bytes"), MAX_CAP, "cap: max_bytes"))
+
+
+def _capping(max_bytes: int) -> Cap:
+    return Cap("cap", {"max_bytes": max_bytes}, max_bytes)
+
+
 def labels_in(value: object) -> tuple[str, ...]:
     """A list of labels without doubles. Raises `UnsupportedObligation`."""
     labels = tuple(dict.fromkeys(texts_of(value, "labels")))
@@ -155,6 +204,7 @@ def labels_in(value: object) -> tuple[str, ...]:
 
 _READERS: Final[Mapping[str, Callable[[object], Supported]]] = {
     "audit": _audit,
+    "cap": _cap,
     "egress": read_egress,
     "label": _label,
     "rate": _rate,
@@ -176,11 +226,12 @@ def merge_obligations(obligations: Iterable[Supported]) -> tuple[Supported, ...]
     transforms = [item for item in every if isinstance(item, Transform)]
     audits = [item for item in every if isinstance(item, Audit)]
     labels = [item for item in every if isinstance(item, Label)]
+    caps = [item.max_bytes for item in every if isinstance(item, Cap)]
     sandboxes = [item for item in every if isinstance(item, Sandbox)]
     grants = [item for item in every if isinstance(item, Egress)]
     merged: list[Supported] = list(_strictest_rates([item for item in every if isinstance(item, Rate)]))
     if redacts:
-        merged.append(_redaction(_flat(item.paths for item in redacts), _flat(item.patterns for item in redacts)))
+        merged.append(merge_redactions(redacts))
     if transforms:
         merged.append(Transform("transform", EMPTY, merge_narrowings(_flat(item.narrowings for item in transforms))))
     if audits:
@@ -188,6 +239,8 @@ def merge_obligations(obligations: Iterable[Supported]) -> tuple[Supported, ...]
         merged.append(_auditing(durable=durable, arguments=any(item.arguments for item in audits)))
     if labels:
         merged.append(_label({"labels": list(dict.fromkeys(_flat(item.labels for item in labels)))}))
+    if caps:
+        merged.append(_capping(min(caps)))
     if sandboxes:
         merged.append(merge_sandboxes(sandboxes))
     if grants:

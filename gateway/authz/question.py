@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, cast
 
+from gateway.authz.detection import NOT_LOOKED, Found
 from gateway.authz.inspection import result_facts
 from gateway.authz.obligations import SUPPORTED_OBLIGATIONS
 from gateway.authz.particulars import PARTICULARS
 from gateway.authz.sessions import SessionFacts
 from gateway.authz.truncation import check_size, digested, fits
-from gateway.types import Call, Identity, Resource, Result
+from gateway.tickets import Approval
+from gateway.types import EMPTY, Call, Identity, Resource, Result
 
 SCHEMA: Final = "interlock.input/1"
 
@@ -27,22 +29,46 @@ class Questions:
         self._env = env
         self._clock_ns = clock_ns
 
-    def about_call(self, call: Call, identity: Identity, session: SessionFacts) -> Question:
-        """May this be done?"""
-        return self._fitted("request", call, identity, session, _properties(call))
+    def about_call(
+        self,
+        call: Call,
+        identity: Identity,
+        session: SessionFacts,
+        approval: Approval | None = None,
+        found: Found = NOT_LOOKED,
+    ) -> Question:
+        """May this be done? `approval` says which people agreed to it, `found` what detectors see in it."""
+        question = self._fitted("request", call, identity, session, _properties(call), found)
+        return question if approval is None else _agreed_to(question, approval.question)
 
-    def about_result(self, call: Call, identity: Identity, session: SessionFacts, result: Result) -> Question:
-        """May this be handed out?"""
+    def about_result(
+        self,
+        call: Call,
+        identity: Identity,
+        session: SessionFacts,
+        result: Result,
+        found: Found = NOT_LOOKED,
+        approved: Mapping[str, object] = EMPTY,
+    ) -> Question:
+        """May this be handed out? `approved` is what people agreed to before the call was carried out."""
         properties = _properties(call)
         facts = result_facts(result, call.protocol)
+        if found.result is not None:
+            facts["findings"] = found.result
         if "structured_content" in facts and not fits(properties, facts):
             del facts["structured_content"]
             facts["truncated"] = True
         properties["result"] = facts
-        return self._fitted("response", call, identity, session, properties)
+        question = self._fitted("response", call, identity, session, properties, found)
+        return _agreed_to(question, approved) if approved else question
 
     def about_list(
-        self, call: Call, identity: Identity, session: SessionFacts, candidates: Sequence[Resource]
+        self,
+        call: Call,
+        identity: Identity,
+        session: SessionFacts,
+        candidates: Sequence[Resource],
+        found: Found = NOT_LOOKED,
     ) -> Question:
         """Which of these may be used?"""
         properties: dict[str, object] = {
@@ -50,23 +76,35 @@ class Questions:
             "name": call.resource.name,
             "candidates": [_candidate(resource) for resource in candidates],
         }
-        question = self._asked("list", call, identity, session, properties)
+        question = self._asked("list", call, identity, session, properties, found)
         check_size(question)
         return question
 
     def _fitted(
-        self, phase: str, call: Call, identity: Identity, session: SessionFacts, properties: dict[str, object]
+        self,
+        phase: str,
+        call: Call,
+        identity: Identity,
+        session: SessionFacts,
+        properties: dict[str, object],
+        found: Found,
     ) -> Question:
         """The question; over the limit, with digests for long texts, and a mark that rules have to accept."""
         if fits(properties):
-            return self._asked(phase, call, identity, session, properties)
+            return self._asked(phase, call, identity, session, properties, found)
         shorter = {key: digested(value) for key, value in properties.items()}
-        question = self._asked(phase, call, identity, session, {**shorter, "truncated": True})
+        question = self._asked(phase, call, identity, session, {**shorter, "truncated": True}, found)
         check_size(question)
         return question
 
     def _asked(
-        self, phase: str, call: Call, identity: Identity, session: SessionFacts, properties: Mapping[str, object]
+        self,
+        phase: str,
+        call: Call,
+        identity: Identity,
+        session: SessionFacts,
+        properties: Mapping[str, object],
+        found: Found,
     ) -> Question:
         resource = call.resource
         return {
@@ -89,8 +127,15 @@ class Questions:
                 "session": {"id": call.session_id, "calls": session.calls, "labels": session.labels},
                 "env": self._env,
                 "supported_obligations": SUPPORTED_OBLIGATIONS,
+                **found.in_context,
             },
         }
+
+
+def _agreed_to(question: Question, approval: Mapping[str, object]) -> Question:
+    question["context"] = {**cast("Question", question["context"]), "approval": approval}
+    check_size(question)
+    return question
 
 
 def _properties(call: Call) -> dict[str, object]:

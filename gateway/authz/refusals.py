@@ -41,7 +41,7 @@ class Held(ApprovalPending):
 
     def __init__(self, held: NeedsApproval) -> None:
         message = f"held until a person agrees (decision {held.decision_id})"
-        super().__init__(message, decision_id=held.decision_id, request=held.request)
+        super().__init__(message, decision_id=held.decision_id, needs=held)
         self.ruling = held.ruling
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
 from gateway.authz.authz import Authz
-from gateway.ports import Answer, Entrypoint
+from gateway.authz.detection import Detection
+from gateway.ports import Answer, DecisionTap, Detector, Entrypoint, Spotted
 from gateway.types import Authorized, Call, Entity, FrozenDict, Identity, Permit, Resource, Result, freeze
 
 IDENTITY = Identity(Entity("agent", "agent:bot"), tenant="acme", roles=("developer",), method="api_key")
@@ -71,6 +73,23 @@ class ScriptedPdp:
 
 
 @dataclass
+class WordDetector:
+    """A detector that finds a word, and remembers the texts it was shown."""
+
+    word: str = "hushed"
+    kind: str = "secret"
+    shown: list[str] = field(default_factory=list)
+
+    def find(self, text: str, name: str = "") -> Sequence[Spotted]:
+        self.shown.append(text)
+        found = [Spotted(*match.span(), "word") for match in re.finditer(re.escape(self.word), text)]
+        return [*found, Spotted(0, len(text), "name")] if name == "hidden" and text != "[redacted]" else found
+
+
+_: type[Detector] = WordDetector
+
+
+@dataclass
 class Clock:
     """A monotonic clock that moves when told to; nanoseconds."""
 
@@ -89,6 +108,8 @@ def authz_of(
     pdp: ScriptedPdp | None = None,
     clock: Clock | None = None,
     response_differs: Callable[[], bool] = lambda: False,
+    detection: Detection | None = None,
+    tap: DecisionTap | None = None,
 ) -> Authz:
     """The stage over scripted answers, with a clock that stands still and ids d1, d2 and so on."""
     numbers = count(1)
@@ -99,6 +120,8 @@ def authz_of(
         monotonic_ns=clock or Clock(),
         new_id=lambda: f"d{next(numbers)}",
         response_differs=response_differs,
+        detection=detection,
+        tap=tap,
     )
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 import anyio
@@ -12,10 +14,12 @@ import pytest
 from gateway.authz.obligations import Audit
 from gateway.authz.refusals import RESERVED, Held, OverRate, Refused
 from gateway.errors import ApprovalPending, PolicyDenied, PolicyEngineUnavailable, QuotaExceeded
+from gateway.ports import Decided
 from gateway.types import Authorized, FrozenDict, Obligation, Permit, Reason, Resource, Result
 from tests.authz.makers import (
     IDENTITY,
     TOOL,
+    YES,
     Clock,
     ScriptedPdp,
     authorized,
@@ -80,7 +84,8 @@ async def test_a_hold_is_pending_and_names_who_is_asked() -> None:
     with pytest.raises(ApprovalPending, match="decision d1") as caught:
         await authz.decide(call_of(), IDENTITY)
 
-    assert caught.value.request == {"approvers": "group:finance"}
+    assert caught.value.needs is not None
+    assert caught.value.needs.request == {"approvers": "group:finance"}
     assert isinstance(caught.value, Held)
     assert caught.value.ruling.revision == "r1"
 
@@ -358,3 +363,44 @@ async def test_a_doubtful_list_is_a_denial(answer: object, code: str) -> None:
         await authz.visible(call_of(action="mcp.tools.list"), IDENTITY, [TOOL])
 
     assert caught.value.reasons[0].code == code
+
+
+@dataclass
+class Kept:
+    """A tap that keeps what it is told."""
+
+    told: list[Decided] = field(default_factory=list)
+
+    def decided(self, decided: Decided) -> None:
+        self.told.append(decided)
+
+
+@pytest.mark.parametrize(
+    ("answer", "fault"),
+    [(YES, ""), (PolicyEngineUnavailable("gone", reason="timeout"), "timeout: gone")],
+)
+async def test_whoever_keeps_decisions_is_told_of_each_with_its_question(answer: object, fault: str) -> None:
+    tap, pdp = Kept(), ScriptedPdp({"decision": answer})
+    authz = authz_of(pdp=pdp, tap=tap)
+
+    with suppress(PolicyDenied):
+        await authz.decide(call_of(), IDENTITY)
+
+    (decided,) = tap.told
+    assert (decided.question, decided.fault) == (pdp.questions[0][1], fault)
+    assert (decided.answer is None) == bool(fault)
+
+
+async def test_labels_of_a_result_rule_reach_the_session_from_each_event_of_a_stream_over_a2a() -> None:
+    labelled = {"decision": True, "context": {"obligations": [], "labels": ["untrusted"]}}
+    pdp = ScriptedPdp({"request": YES, "response": labelled})
+    authz = authz_of(pdp=pdp, response_differs=lambda: True)
+    call = replace(call_of(action="a2a.message.stream", session_id=""), protocol="a2a")
+    permit = await authz.decide(call, IDENTITY)
+
+    event = await authz.inspect(authorized(call, permit), Result(b'{"message":{"parts":[{"text":"hello"}]}}'))
+    await authz.decide(replace(call, id="c2"), IDENTITY)
+
+    context = cast("Mapping[str, Mapping[str, object]]", pdp.questions[-1][1]["context"])
+    assert event.labels == ("untrusted",)
+    assert context["session"]["labels"] == ("untrusted",)

@@ -45,7 +45,32 @@ def test_each_type_is_read() -> None:
     assert isinstance(label, Label)
     assert label.labels == ("pii",)
     assert isinstance(transform, Transform)
-    assert SUPPORTED_OBLIGATIONS == ("audit", "egress", "label", "rate", "redact", "sandbox", "transform")
+    assert SUPPORTED_OBLIGATIONS == ("audit", "cap", "egress", "label", "rate", "redact", "sandbox", "transform")
+
+
+def test_what_detectors_find_is_masked_unless_it_is_to_be_removed() -> None:
+    assert one("redact", detectors=["secret", "secret"]).properties == {
+        "paths": [],
+        "patterns": [],
+        "detectors": ["secret"],
+        "mode": "mask",
+    }
+
+
+def test_of_several_caps_and_redactions_the_strictest_holds() -> None:
+    merged = obligations_in(
+        [
+            obligation("cap", max_bytes=900),
+            obligation("redact", detectors=["secret"], mode="remove"),
+            obligation("redact", paths=["$.a"], detectors=["personal_data"]),
+            obligation("cap", max_bytes=500),
+        ]
+    )
+
+    assert [item.properties for item in merged] == [
+        {"paths": ["$.a"], "patterns": [], "detectors": ["secret", "personal_data"], "mode": "remove"},
+        {"max_bytes": 500},
+    ]
 
 
 def test_audit_needs_no_properties() -> None:
@@ -96,6 +121,17 @@ def test_what_is_no_list_of_obligations_is_refused(entries: object) -> None:
         ("redact", {"patterns": ["phone"]}),
         ("redact", {"pattern": 1}),
         ("redact", {"path": "$.a"}),
+        ("redact", {"detectors": []}),
+        ("redact", {"detectors": ["phone"]}),
+        ("redact", {"detectors": ["unscanned"]}),
+        ("redact", {"detectors": ["secret"], "mode": "hide"}),
+        ("redact", {"detectors": ["secret"], "mode": ["mask"]}),
+        ("redact", {"paths": ["$.a"], "mode": "mask"}),
+        ("cap", {}),
+        ("cap", {"max_bytes": 0}),
+        ("cap", {"max_bytes": 1.5}),
+        ("cap", {"max_bytes": (1 << 30) + 1}),
+        ("cap", {"max_bytes": 1, "texts": 1}),
         ("rate", {}),
         ("rate", {"limit": 1}),
         ("rate", {"limit": 0, "window_s": 1}),

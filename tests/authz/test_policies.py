@@ -38,7 +38,7 @@ from tests.pdp.policies import program_of
 
 POLICIES = Path(__file__).parents[2] / "policies"
 LIBRARY = POLICIES / "lib"
-PACKS = [POLICIES / "starter", *sorted((POLICIES / "examples").iterdir())]
+PACKS = [POLICIES / "starter", *sorted((POLICIES / "examples").iterdir()), *sorted((POLICIES / "packs").iterdir())]
 RULING = Ruling("d1")
 
 
@@ -48,7 +48,7 @@ def schema(name: str) -> Mapping[str, object]:
 
 def cases_of(pack: Path) -> list[dict[str, object]]:
     found: list[dict[str, object]] = []
-    for file in sorted(pack.glob("cases/*.json")):
+    for file in sorted(pack.rglob("cases/*.json")):
         found += json.loads(file.read_text())
     return found
 

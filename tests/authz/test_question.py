@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import cast
 
 import pytest
@@ -13,6 +14,7 @@ from gateway.authz.question import Question, Questions
 from gateway.authz.sessions import SessionFacts
 from gateway.authz.truncation import MAX_BYTES
 from gateway.errors import InputTooLarge
+from gateway.tickets import Approval
 from gateway.types import Call, FrozenDict, Resource, Result
 from tests.authz.makers import IDENTITY, TOOL, call_of
 
@@ -81,7 +83,7 @@ def test_a_call_becomes_the_documented_question() -> None:
             "trace_id": "0af7651916cd43dd8448eb211c80319c",
             "session": {"id": "s1", "calls": 7, "labels": ["untrusted"]},
             "env": "test",
-            "supported_obligations": ["audit", "egress", "label", "rate", "redact", "sandbox", "transform"],
+            "supported_obligations": ["audit", "cap", "egress", "label", "rate", "redact", "sandbox", "transform"],
         },
     }
 
@@ -331,3 +333,47 @@ def test_no_other_action_brings_a_grant_into_the_question() -> None:
     properties = asked(call_of(params={**CONNECTION, "arguments": {"granted": True}}))
 
     assert not properties.keys() & {"granted", "caller", "box", "host", "port"}
+
+
+def test_a_question_says_which_people_agreed() -> None:
+    approval = Approval("t1", ("user:bo",), ({"approvers": "user:bo"},))
+
+    question = QUESTIONS.about_call(call_of(), IDENTITY, SESSION, approval)
+
+    context = cast("Mapping[str, object]", question["context"])
+    assert context["approval"] == {
+        "id": "t1",
+        "approvers": ("user:bo",),
+        "covers": ({"approvers": "user:bo"},),
+        "standing": False,
+    }
+    assert context["env"] == "test"
+
+
+def test_an_approval_that_makes_the_question_too_large_is_not_asked_about() -> None:
+    approval = Approval("t1", ("user:bo",), ("x" * 300_000,))
+
+    with pytest.raises(InputTooLarge):
+        QUESTIONS.about_call(call_of(), IDENTITY, SESSION, approval)
+
+
+def test_what_a_listener_read_for_policy_is_in_the_question_and_replaces_nothing_of_ours() -> None:
+    call = replace(call_of(), facts=FrozenDict({"role": "ROLE_USER", "upstream": "other"}))
+
+    assert (asked(call)["role"], asked(call)["upstream"]) == ("ROLE_USER", "files")
+
+
+@pytest.mark.parametrize(
+    ("value", "kinds"),
+    [
+        ({"message": {"parts": [{"text": "a"}, {"data": {}}, 7]}}, ["data", "text"]),
+        ({"task": {"artifacts": [{"parts": [{"raw": "a"}]}], "history": [{"parts": [{"url": "b"}]}]}}, ["raw", "url"]),
+        ({"id": "t"}, []),
+    ],
+)
+def test_the_kinds_of_an_a2a_result_are_those_of_its_parts(value: object, kinds: list[str]) -> None:
+    call = replace(call_of(action="a2a.message.send"), protocol="a2a")
+
+    facts = result_in(Result(codec.dumps(value)), call)
+
+    assert (facts["content_kinds"], facts["structured_content"]) == (kinds, value)
