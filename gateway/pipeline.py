@@ -1,4 +1,5 @@
-"""The one path: identify, decide, execute under the permit, decide on the result, record.
+"""The one path: identify, decide, wait for people where policy asks, execute under the permit, decide on the result,
+record.
 
 The order is the security property, so it is code in one method and never configuration (architecture, "The spine").
 """
@@ -7,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final, Protocol
 
 from gateway.a2a.facts import facts_of
@@ -25,7 +26,9 @@ from gateway.errors import (
     UnknownResource,
     UpstreamProtocolError,
 )
-from gateway.ports import CallRecord, Exchange, Identifier, Recorder, Relay, Sink, Upstream
+from gateway.ports import Exchange, Gate, Identifier, Recorder, Relay, Sink, Switches, Upstream
+from gateway.progress import Progress, intent_of, note, note_approval, record_of
+from gateway.tickets import Approval
 from gateway.types import (
     EMPTY,
     Authorized,
@@ -34,12 +37,10 @@ from gateway.types import (
     Era,
     FrozenDict,
     Identity,
-    Obligation,
     Permit,
     Reason,
     Resource,
     Result,
-    Ruling,
     freeze,
 )
 
@@ -59,6 +60,9 @@ _CALL_NOTIFICATIONS: Final = frozenset({"notifications/progress", "notifications
 _OF_AGENTS: Final = frozenset({"agent", "a2a_task"})
 """Resources that are quarantined with the card of their agent."""
 
+MAX_EDITS: Final = 2
+"""How often in a row people may make another call of a held one, before it is held without a ticket."""
+
 _REFUSALS: Final = (
     Unauthenticated,
     PolicyDenied,
@@ -73,7 +77,7 @@ _REFUSALS: Final = (
 class Decider(Protocol):
     """What the spine asks of the authorization stage. Every method raises rather than answer a doubtful yes."""
 
-    async def decide(self, call: Call, identity: Identity) -> Permit: ...
+    async def decide(self, call: Call, identity: Identity, approval: Approval | None = None) -> Permit: ...
 
     def carry_out(self, call: Call, permit: Permit) -> tuple[Call, Permit]: ...
 
@@ -87,27 +91,11 @@ class Trail(Recorder, Protocol):
     def accepting(self) -> bool: ...
 
 
-@dataclass(slots=True)
-class _Progress:
-    """How far one call has come; the record is made of it whatever happens."""
-
-    call: Call
-    started: int
-    identity: Identity | None = None
-    permit: Permit | None = None
-    result: Result | None = None
-    notes: dict[str, object] | None = None
-    streamed: int = 0
-    identified: int = 0
-    decided: int = 0
-    executed: int = 0
-    inspected: int = 0
-
-
 class Pipeline:
     """Takes every action of every agent through the governed path.
 
-    `upstream_for` finds what carries a resource's calls out, and raises `UnknownResource` when nothing does.
+    `upstream_for` finds what carries a resource's calls out, and raises `UnknownResource` when nothing does. Without a
+    `gate`, what policy holds is refused.
     """
 
     def __init__(
@@ -119,7 +107,12 @@ class Pipeline:
         trail: Trail,
         clock_ns: Callable[[], int] = time.time_ns,
         new_id: Callable[[], str],
+        gate: Gate | None = None,
+        switches: Switches | None = None,
     ) -> None:
+        self._gate = gate
+        self._switches = switches
+        self._flying: dict[Progress, Identity] = {}
         self._identifier = identifier
         self._authz = authz
         self._upstream_for = upstream_for
@@ -128,35 +121,84 @@ class Pipeline:
         self._new_id = new_id
 
     async def handle(
-        self, call: Call, credentials: Credentials | Identity, exchange: Exchange, *, by: Upstream | None = None
+        self,
+        call: Call,
+        credentials: Credentials | Identity,
+        exchange: Exchange,
+        *,
+        by: Upstream | None = None,
+        before: Callable[[], Awaitable[None]] | None = None,
     ) -> Result:
         """Carry out one call, or raise the error that says why not. Either way one record is left.
 
         `credentials` is an `Identity` only for a call that another call of that identity caused, or a box of ours.
-        `by` carries the call out instead of the upstream that its resource belongs to.
+        `by` carries the call out instead of the upstream that its resource belongs to. `before` is awaited when all
+        is decided, before the effect; the call ends with what it raises.
         """
-        progress = _Progress(call, time.perf_counter_ns())
+        progress = Progress(call, time.perf_counter_ns(), asyncio.current_task())
         try:
             identity = await self._identify(progress, credentials)
+            self._flying[progress] = identity
             permit = await self._decide(progress, identity)
             authorized = Authorized(progress.call, identity, permit)
+            if before is not None:
+                await before()
             await self._commit_intent(authorized)
             result = await self._execute(progress, authorized, exchange, by)
             result = await self._inspect(progress, authorized, result)
+            if progress.killed is not None:  # whoever carried it out took no notice of the cancellation
+                raise asyncio.CancelledError
         except asyncio.CancelledError:
+            if progress.killed is not None:
+                raise self._ended(progress, progress.killed) from None
             with suppress(AuditUnavailable):  # a cancellation goes on whether or not it can be recorded
                 self._record(progress, "cancelled", "")
             raise
         except InterlockError as error:
+            if progress.killed is not None:
+                raise self._ended(progress, progress.killed) from error
             self._record(progress, "denied" if isinstance(error, _REFUSALS) else "failed", error.code, error)
             raise
-        except BaseException:
+        except BaseException as error:
+            if progress.killed is not None and isinstance(error, Exception):  # a group of what its tasks ended with
+                raise self._ended(progress, progress.killed) from error
             self._record(progress, "failed", "internal")
             raise
+        finally:
+            self._flying.pop(progress, None)
         self._record(progress, result.outcome, "")
         return result
 
-    async def _identify(self, progress: _Progress, credentials: Credentials | Identity) -> Identity:
+    def end_killed(self) -> int:
+        """End the calls in flight for which a kill switch is set now. Gives how many."""
+        ended, ending = 0, set[asyncio.Task[object] | None]()
+        for progress, identity in list(self._flying.items()) if self._switches else ():
+            if progress.task in ending:  # of nested calls the outermost, which is the first one, ends the rest
+                continue
+            if progress.killed is None:
+                progress.killed = self._switches.refusal(progress.call, identity) if self._switches else None
+                ended += self._cancelled(progress)
+            if progress.killed is not None:
+                ending.add(progress.task)
+        return ended
+
+    def _cancelled(self, progress: Progress) -> bool:
+        """Whether it ends now. The one that sets the switch is not cancelled: it sees at its end that it is killed."""
+        if progress.killed is None or progress.task is None:
+            return False
+        if progress.task is not asyncio.current_task():
+            progress.task.cancel()
+        return True
+
+    def _ended(self, progress: Progress, reason: Reason) -> PolicyDenied:
+        """The refusal of a call that was ended in flight, recorded."""
+        if progress.task is not None:
+            progress.task.uncancel()  # the cancellation was ours, and ends here
+        error = _killed(reason)
+        self._record(progress, "denied", error.code, error)
+        return error
+
+    async def _identify(self, progress: Progress, credentials: Credentials | Identity) -> Identity:
         if isinstance(credentials, Identity):
             identity = credentials
         else:
@@ -165,7 +207,7 @@ class Pipeline:
         progress.identified = time.perf_counter_ns()
         return identity
 
-    async def _decide(self, progress: _Progress, identity: Identity) -> Permit:
+    async def _decide(self, progress: Progress, identity: Identity) -> Permit:
         call = progress.call
         if not self._trail.accepting:
             raise AuditUnavailable("the audit log cannot take records now; no call is carried out without one")
@@ -173,20 +215,45 @@ class Pipeline:
             raise UnknownResource(
                 f"{call.resource.type} {call.resource.name!r} does not exist or is not visible to you"
             )
-        permit = await self._authz.decide(call, identity)
+        if self._switches is not None and (reason := self._switches.refusal(call, identity)) is not None:
+            raise _killed(reason)
+        try:
+            permit = await self._authz.decide(call, identity)
+        except ApprovalPending as held:
+            permit = await self._approved(progress, identity, held)
         progress.permit = permit
-        progress.call, permit = self._authz.carry_out(call, permit)
+        progress.call, permit = self._authz.carry_out(progress.call, permit)
         progress.decided = time.perf_counter_ns()
+        return permit
+
+    async def _approved(
+        self, progress: Progress, identity: Identity, held: ApprovalPending, *, edits: int = MAX_EDITS
+    ) -> Permit:
+        """The permit for a held call to which people agreed: used up, and decided again with what they agreed to."""
+        if self._gate is None or held.needs is None:
+            raise held
+        approval = await self._gate.admit(progress.call, identity, held.needs)
+        if approval.edited is not None:  # another call than the one that was made, so it is decided as what it is
+            progress.call = progress.call.with_arguments(approval.edited)
+        try:
+            permit = await self._authz.decide(progress.call, identity, approval)
+        except ApprovalPending as again:
+            if approval.edited is None or not edits:
+                raise
+            # Policy holds the edited call as another one: people have to agree to that as well.
+            permit = await self._approved(progress, identity, again, edits=edits - 1)
+        await self._gate.spend(approval)
+        note_approval(progress, approval)
         return permit
 
     async def _commit_intent(self, authorized: Authorized) -> None:
         """Where policy asks for it, the record is on disk before the effect (obligation `audit`, `durable`)."""
         for obligation in authorized.permit.obligations:
             if obligation.type == "audit" and obligation.properties.get("durable") is True:
-                await self._trail.commit(_intent(authorized, self._clock_ns()))
+                await self._trail.commit(intent_of(authorized, self._clock_ns()))
 
     async def _execute(
-        self, progress: _Progress, authorized: Authorized, exchange: Exchange, by: Upstream | None
+        self, progress: Progress, authorized: Authorized, exchange: Exchange, by: Upstream | None
     ) -> Result:
         call = authorized.call
         if call.resource.quarantine:
@@ -199,19 +266,24 @@ class Pipeline:
         finally:
             progress.executed = time.perf_counter_ns()
 
-    async def _inspect(self, progress: _Progress, authorized: Authorized, result: Result) -> Result:
+    async def _inspect(self, progress: Progress, authorized: Authorized, result: Result) -> Result:
         progress.result = result
+        if progress.labels:  # what a call learns from others, it tells on
+            result = replace(result, labels=tuple(dict.fromkeys([*result.labels, *sorted(progress.labels)])))
         result = await self._authz.inspect(authorized, result)
         progress.result = result
         progress.inspected = time.perf_counter_ns()
+        if result.outcome == "input_required" and self._gate is not None:
+            for approval in progress.approvals:
+                await self._gate.give_back(approval)
         return result
 
-    async def inspect_event(self, authorized: Authorized, event: bytes) -> bytes:
+    async def inspect_event(self, authorized: Authorized, event: bytes) -> Result:
         """A part of a streamed result as the caller may have it. Raises `PolicyDenied` to withhold it."""
-        return (await self._authz.inspect(authorized, Result(event))).payload
+        return await self._authz.inspect(authorized, Result(event))
 
-    def _record(self, progress: _Progress, outcome: str, code: str, error: InterlockError | None = None) -> None:
-        self._trail.record(_record_of(progress, outcome, code, error, self._clock_ns()))
+    def _record(self, progress: Progress, outcome: str, code: str, error: InterlockError | None = None) -> None:
+        self._trail.record(record_of(progress, outcome, code, error, self._clock_ns()))
 
     async def ask_client(
         self, parent: Authorized, exchange: Exchange, method: str, params: Mapping[str, object]
@@ -263,7 +335,7 @@ class Pipeline:
 class _GovernedRelay:
     """The client of one call as its upstream may reach it: questions pass policy, redaction covers notifications."""
 
-    def __init__(self, pipeline: Pipeline, authorized: Authorized, exchange: Exchange, progress: _Progress) -> None:
+    def __init__(self, pipeline: Pipeline, authorized: Authorized, exchange: Exchange, progress: Progress) -> None:
         self._progress = progress
         self._pipeline = pipeline
         self._authorized = authorized
@@ -305,8 +377,9 @@ class _GovernedRelay:
 
     async def emit(self, event: bytes) -> None:
         inspected = await self._pipeline.inspect_event(self._authorized, event)
-        self._progress.streamed += len(inspected)
-        await self._exchange.emit(inspected)
+        self._progress.labels.update(inspected.labels)
+        self._progress.streamed += len(inspected.payload)
+        await self._exchange.emit(inspected.payload)
 
     async def act(  # what a call is made of
         self,
@@ -319,13 +392,12 @@ class _GovernedRelay:
         sink: Sink | None = None,
     ) -> Result:
         authorized, exchange = self._authorized, self._exchange
-        return await self._pipeline.act_for(authorized, exchange, action, method, resource, params, by, sink)
+        result = await self._pipeline.act_for(authorized, exchange, action, method, resource, params, by, sink)
+        self._progress.labels.update(result.labels)
+        return result
 
     def note(self, name: str, value: object) -> None:
-        notes = self._progress.notes
-        if notes is None:
-            notes = self._progress.notes = {}
-        notes[name] = value
+        note(self._progress, name, value)
 
 
 class _Overheard:
@@ -354,6 +426,10 @@ def _asker(resource_type: str, asking: Resource) -> Resource:
     return Resource(resource_type, upstream, upstream=upstream, name=asking.name, catalog=asking.catalog)
 
 
+def _killed(reason: Reason) -> PolicyDenied:
+    return PolicyDenied(f"stopped: {reason.message}", reasons=(reason,))
+
+
 def _quarantined(authorized: Authorized) -> PolicyDenied:
     resource = authorized.call.resource
     message = f"{resource.type} {resource.id!r} is quarantined: its definition is not the one that was accepted"
@@ -361,61 +437,3 @@ def _quarantined(authorized: Authorized) -> PolicyDenied:
     remedy = f"an operator looks at it with `interlock {look} {resource.upstream}` and accepts it, or removes it"
     reason = Reason("quarantined", message, rule="gateway.pins", public=True, remedy=remedy)
     return PolicyDenied(message, decision_id=authorized.permit.decision_id, reasons=(reason,))
-
-
-def _intent(authorized: Authorized, now_ns: int) -> CallRecord:
-    permit = authorized.permit
-    return CallRecord(
-        call=authorized.call,
-        identity=authorized.identity,
-        outcome="intent",
-        decision_id=permit.decision_id,
-        revision=permit.ruling.revision,
-        engine=permit.ruling.engine,
-        obligations=tuple(obligation.type for obligation in permit.obligations),
-        ended_ns=now_ns,
-        keep_arguments=_keeps_arguments(permit.obligations),
-    )
-
-
-def _record_of(progress: _Progress, outcome: str, code: str, error: InterlockError | None, now_ns: int) -> CallRecord:
-    end = time.perf_counter_ns()
-    permit, result = progress.permit, progress.result
-    # A refusal of its own ruling came later than the permit: policy judged the result, too.
-    ruling = (error.ruling if error else None) or (permit.ruling if permit else Ruling(""))
-    obligations = permit.obligations if permit else ()
-    identified = progress.identified or end
-    decided = progress.decided or (end if progress.identified else identified)
-    executed = progress.executed or decided
-    return CallRecord(
-        call=progress.call,
-        identity=progress.identity,
-        outcome=outcome,
-        error=code,
-        decision_id=getattr(error, "decision_id", "") or (permit.decision_id if permit else ruling.decision_id),
-        revision=ruling.revision,
-        engine=ruling.engine,
-        cached=ruling.cached,
-        reasons=_reasons_of(error),
-        obligations=tuple([obligation.type for obligation in obligations]),
-        labels=permit.labels if permit else (),
-        result_bytes=progress.streamed + (len(result.payload) if result else 0),
-        ended_ns=now_ns,
-        identify_ns=identified - progress.started,
-        decide_ns=decided - identified,
-        execute_ns=executed - decided,
-        inspect_ns=progress.inspected - executed if progress.inspected else 0,
-        total_ns=end - progress.started,
-        keep_arguments=_keeps_arguments(obligations),
-        notes=progress.notes,
-    )
-
-
-def _keeps_arguments(obligations: tuple[Obligation, ...]) -> bool:
-    return any(item.type == "audit" and item.properties.get("arguments") is True for item in obligations)
-
-
-def _reasons_of(error: InterlockError | None) -> tuple[str, ...]:
-    if not isinstance(error, PolicyDenied):
-        return ()
-    return tuple([f"{reason.rule}:{reason.code}" if reason.rule else reason.code for reason in error.reasons])

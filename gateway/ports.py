@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
-from gateway.types import Authorized, Call, Credentials, Era, Identity, Resource, Result
+from gateway.tickets import Approval
+from gateway.types import Authorized, Call, Credentials, Era, Identity, NeedsApproval, Reason, Resource, Result
 
 Sink: TypeAlias = Callable[[bytes], Awaitable[None]]
 Entrypoint: TypeAlias = Literal["decision", "visible"]
@@ -30,6 +31,73 @@ class PolicyDecisionPoint(Protocol):
     """
 
     async def evaluate(self, entrypoint: Entrypoint, question: Mapping[str, object]) -> Answer: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """One question that policy was asked, and its answer: exactly as they were, to be decided again later.
+
+    `answer` is `None` where the engine gave none; `fault` then says why (reserved code, colon, words).
+    """
+
+    decision_id: str
+    entrypoint: Entrypoint
+    question: Mapping[str, object]
+    answer: Answer | None
+    fault: str = ""
+    took_ns: int = 0
+
+
+class DecisionTap(Protocol):
+    """Is told of every decision, on the path of the call: it neither waits nor raises."""
+
+    def decided(self, decided: Decided) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Spotted:
+    """Something that a detector found: from `start` to `end` of the text, by what it looks like (`github_token`)."""
+
+    start: int
+    end: int
+    detector: str
+
+
+class Detector(Protocol):
+    """Finds in texts what rules may want to know of or take out: secrets, say.
+
+    It keeps no state, works in any thread, and takes no longer than the text is long; it calls nobody.
+    """
+
+    @property
+    def kind(self) -> str:
+        """What rules call it: `secret`, `personal_data`."""
+
+    def find(self, text: str, name: str = "") -> Sequence[Spotted]:
+        """What is in a text, in any order. `name` is the member of an object that holds it, or empty."""
+
+
+class Gate(Protocol):
+    """Where held calls wait for people."""
+
+    async def admit(self, call: Call, identity: Identity, needs: NeedsApproval) -> Approval:
+        """What people agreed to for exactly this call, not used up yet.
+
+        Raises `ApprovalPending` with its ticket while they have not, and `PolicyDenied` when they said no.
+        """
+
+    async def spend(self, approval: Approval) -> None:
+        """Use it up, before the call is carried out. Raises `ApprovalPending` when another call was faster."""
+
+    async def give_back(self, approval: Approval) -> None:
+        """The call is not done: its upstream asked for input, and the next round is to pass as well."""
+
+
+class Switches(Protocol):
+    """Kill switches, as the path of a call sees them."""
+
+    def refusal(self, call: Call, identity: Identity) -> Reason | None:
+        """Why no such call is carried out now; `None` while no switch is set for it."""
 
 
 class Identifier(Protocol):

@@ -274,6 +274,8 @@ class Permit:
     obligations: tuple[Obligation, ...] = ()
     labels: tuple[str, ...] = ()
     ruling: Ruling = Ruling("")
+    approved: Mapping[str, object] = EMPTY
+    """What people agreed to, as policy was told of it (`context.approval`): it holds for the result, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,6 +294,8 @@ class NeedsApproval:
     decision_id: str
     request: Mapping[str, object] = EMPTY
     ruling: Ruling = Ruling("")
+    labels: tuple[str, ...] = ()
+    """Those of the session at that time, for the person who is asked."""
 
 
 Decision: TypeAlias = Permit | Deny | NeedsApproval

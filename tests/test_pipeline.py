@@ -361,3 +361,20 @@ async def test_only_a_plain_true_asks_for_more_than_the_usual_record(
     assert world.trail.committed == []
     assert world.record.keep_arguments is kept
     assert world.record.obligations == ("audit", "label")
+
+
+async def test_effect_waits_for_what_is_to_be_done_before_it_and_does_not_happen_without() -> None:
+    world, seen = World(), list[int]()
+
+    async def before() -> None:
+        seen.append(len(world.decider.asked) - len(world.upstream.executed))
+        if len(seen) == 2:
+            raise ApprovalPending("used meanwhile")
+
+    await world.pipeline.handle(a_call(), CREDENTIALS, world.exchange, before=before)
+    with pytest.raises(ApprovalPending):
+        await world.pipeline.handle(a_call(), CREDENTIALS, world.exchange, before=before)
+
+    assert seen == [1, 1]
+    assert len(world.upstream.executed) == 1
+    assert [record.outcome for record in world.trail.records] == ["ok", "denied"]

@@ -106,3 +106,76 @@ a2a_pushes = Table(
     Column("created_ms", BigInteger, nullable=False),
     Index("a2a_pushes_by_relay", "relay_id", unique=True),
 )
+
+APPROVALS: Final = "approvals"
+"""The row of `meta` that whoever opens a ticket or uses a grant holds meanwhile, so that counts are true."""
+
+approval_tickets = Table(
+    "approval_tickets",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("binding", String(64), nullable=False),
+    Column("live", String(64), nullable=True),
+    Column("requester_key", String(64), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("expires_ms", BigInteger, nullable=False),
+    Column("spent_ms", BigInteger, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("body", JSON, nullable=False),
+    Index("approval_tickets_live", "live", unique=True),
+    Index("approval_tickets_by_requester", "requester_key", "state"),
+    Index("approval_tickets_by_time", "created_ms"),
+)
+"""`live` is the binding of a ticket that calls may meet, and null once it is spent: there is one such for a binding."""
+
+approval_grants = Table(
+    "approval_grants",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("scope", String(64), nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("expires_ms", BigInteger, nullable=False),
+    Column("idle_ms", BigInteger, nullable=False),
+    Column("used_ms", BigInteger, nullable=False),
+    Column("uses_left", BigInteger, nullable=False),
+    Column("body", JSON, nullable=False),
+    Index("approval_grants_by_scope", "scope"),
+)
+
+approval_notices = Table(
+    "approval_notices",
+    metadata,
+    Column("ticket_id", String(64), primary_key=True),
+    Column("event", String(32), primary_key=True),
+    Column("sent", BigInteger, nullable=False),
+    Column("until_ms", BigInteger, nullable=False),
+)
+
+kill_switches = Table(
+    "kill_switches",
+    metadata,
+    Column("kind", String(16), primary_key=True),
+    Column("value", String(512), primary_key=True),
+    Column("reason", Text, nullable=False),
+    Column("set_by", Text, nullable=False),
+    Column("set_ms", BigInteger, nullable=False),
+)
+
+held_calls = Table(
+    "held_calls",
+    metadata,
+    Column("ticket_id", String(64), primary_key=True),
+    Column("owner", Text, nullable=False),
+    Column("sealed_call", LargeBinary, nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("updated_ms", BigInteger, nullable=False),
+    Column("expires_ms", BigInteger, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("sealed_result", LargeBinary, nullable=False),
+    Column("runner", String(64), nullable=False),
+    Column("lease_ms", BigInteger, nullable=False),
+    Column("answer", String(16), nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Index("held_calls_by_time", "expires_ms"),
+)

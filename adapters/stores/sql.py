@@ -17,7 +17,9 @@ from sqlalchemy import RowMapping, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from adapters.stores.approvals import SqlApprovalStore
 from adapters.stores.database import Database, StateUnavailable
+from adapters.stores.held import SqlHeldCallStore
 from adapters.stores.migrate import migrate
 from adapters.stores.place import locate, make_engine, prepare_file
 from adapters.stores.schema import REVISION, api_keys, meta, pins, secrets
@@ -64,6 +66,10 @@ class SqlStore:
         self._clock_s = clock_s
         self.tasks = SqlTaskStore(self._database)
         """The tables of A2A, in the same database."""
+        self.approvals = SqlApprovalStore(self._database)
+        """Those of calls that wait for people, and of kill switches."""
+        self.held = SqlHeldCallStore(self._database)
+        """Those of held calls that clients ask after."""
 
     async def aclose(self) -> None:
         """Give the connections back."""

@@ -1,0 +1,1 @@
+"""Ways to tell others what becomes of held calls."""

@@ -1,0 +1,111 @@
+"""How far a call has come on the governed path, and the record that is made of it, whatever happens."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+
+from gateway.errors import InterlockError, PolicyDenied
+from gateway.ports import CallRecord
+from gateway.tickets import Approval
+from gateway.types import Authorized, Call, Identity, Obligation, Permit, Reason, Result, Ruling
+
+
+@dataclass(slots=True, eq=False)
+class Progress:
+    """How far one call has come; the record is made of it whatever happens."""
+
+    call: Call
+    started: int
+    task: asyncio.Task[object] | None = None
+    killed: Reason | None = None
+    """Why a kill switch ended it in flight."""
+    identity: Identity | None = None
+    permit: Permit | None = None
+    result: Result | None = None
+    notes: dict[str, object] | None = None
+    streamed: int = 0
+    approvals: list[Approval] = field(default_factory=list)
+    """What people agreed to, used up for this call."""
+    labels: set[str] = field(default_factory=set)
+    """Of what came back from calls that this one caused, and of its streamed events."""
+    identified: int = 0
+    decided: int = 0
+    executed: int = 0
+    inspected: int = 0
+
+
+def note(progress: Progress, name: str, value: object) -> None:
+    if progress.notes is None:
+        progress.notes = {}
+    progress.notes[name] = value
+
+
+def note_approval(progress: Progress, approval: Approval) -> None:
+    """Keep one that was used up. Of a call that people edited, that of the edited one was used before: it is `then`."""
+    then = [_named(each) for each in reversed(progress.approvals)]
+    progress.approvals.append(approval)
+    note(progress, "approval", {**_named(approval), **({"then": then} if then else {})})
+
+
+def _named(approval: Approval) -> dict[str, object]:
+    return {"id": approval.id, "approvers": list(approval.approvers)}
+
+
+def intent_of(authorized: Authorized, now_ns: int) -> CallRecord:
+    permit = authorized.permit
+    return CallRecord(
+        call=authorized.call,
+        identity=authorized.identity,
+        outcome="intent",
+        decision_id=permit.decision_id,
+        revision=permit.ruling.revision,
+        engine=permit.ruling.engine,
+        obligations=tuple(obligation.type for obligation in permit.obligations),
+        ended_ns=now_ns,
+        keep_arguments=_keeps_arguments(permit.obligations),
+    )
+
+
+def record_of(progress: Progress, outcome: str, code: str, error: InterlockError | None, now_ns: int) -> CallRecord:
+    end = time.perf_counter_ns()
+    permit, result = progress.permit, progress.result
+    # A refusal of its own ruling came later than the permit: policy judged the result, too.
+    ruling = (error.ruling if error else None) or (permit.ruling if permit else Ruling(""))
+    obligations = permit.obligations if permit else ()
+    identified = progress.identified or end
+    decided = progress.decided or (end if progress.identified else identified)
+    executed = progress.executed or decided
+    return CallRecord(
+        call=progress.call,
+        identity=progress.identity,
+        outcome=outcome,
+        error=code,
+        decision_id=getattr(error, "decision_id", "") or (permit.decision_id if permit else ruling.decision_id),
+        revision=ruling.revision,
+        engine=ruling.engine,
+        cached=ruling.cached,
+        reasons=_reasons_of(error),
+        obligations=tuple([obligation.type for obligation in obligations]),
+        labels=permit.labels if permit else (),
+        result_bytes=progress.streamed + (len(result.payload) if result else 0),
+        ended_ns=now_ns,
+        identify_ns=identified - progress.started,
+        decide_ns=decided - identified,
+        execute_ns=executed - decided,
+        inspect_ns=progress.inspected - executed if progress.inspected else 0,
+        total_ns=end - progress.started,
+        keep_arguments=_keeps_arguments(obligations),
+        notes=progress.notes,
+    )
+
+
+def _keeps_arguments(obligations: tuple[Obligation, ...]) -> bool:
+    return any(item.type == "audit" and item.properties.get("arguments") is True for item in obligations)
+
+
+def _reasons_of(error: InterlockError | None) -> tuple[str, ...]:
+    if not isinstance(error, PolicyDenied):
+        return ()
+    return tuple([f"{reason.rule}:{reason.code}" if reason.rule else reason.code for reason in error.reasons])
