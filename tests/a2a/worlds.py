@@ -15,6 +15,8 @@ from gateway.a2a.cards import Places, security_of
 from gateway.a2a.directory import AgentEntry, Agents, Interface
 from gateway.a2a.operations import CARD_READ
 from gateway.a2a.tasks import TaskIndex
+from gateway.app.held_messages import Messages
+from gateway.approvals.held import HeldCalls
 from gateway.errors import PolicyDenied, Unauthenticated, UpstreamUnavailable
 from gateway.identity.card_keys import CardKeys
 from gateway.identity.seal import Sealer
@@ -22,7 +24,7 @@ from gateway.listeners.a2a.endpoint import A2aEndpoint, A2aParts
 from gateway.listeners.guards import Guards
 from gateway.listeners.mcp.calls import Tracing
 from gateway.pipeline import Pipeline
-from gateway.ports import Relay, TaskRecord
+from gateway.ports import Gate, Relay, TaskRecord
 from gateway.types import Authorized, Call, Entity, Identity, Result
 from tests.fakes import ANA, BO, FakeDecider, FakeIdentifier, FakeRecorder, FakeTaskStore, FakeUpstream
 from tests.mcp.asgi import LOCAL, Answer, Exchange, Header, Json, fetch, opened
@@ -100,6 +102,8 @@ class World:
     pushes: FakePushes = field(default_factory=FakePushes)
     guards: Guards = field(default_factory=lambda: Guards(100_000))
     agents: Agents = field(default_factory=Agents)
+    gate: Gate | None = None
+    held: HeldCalls | None = None
 
     def __post_init__(self) -> None:
         self.agents.configure([AGENT])
@@ -109,24 +113,36 @@ class World:
         self.tasks = TaskIndex(self.store, lambda: 1_700_000_000_000, Sealer([b"k" * 32], "interlock"))
         shelf, places = CardShelf(keys.sign, security_of()), Places("https://gateway.example")
         desk = Desk(self.agents, shelf, places)
+        handler = Pipeline(
+            identifier=self.identifier,
+            authz=self.decider,
+            upstream_for=lambda call: desk if call.method == CARD_READ else self.upstream,
+            trail=self.trail,
+            new_id=lambda: f"inner-{next(numbers)}",
+            gate=self.gate,
+        )
+
+        def new_id() -> str:
+            return f"call-{next(numbers)}"
+
         parts = A2aParts(
             agents=self.agents,
             tasks=self.tasks,
-            handler=Pipeline(
-                identifier=self.identifier,
-                authz=self.decider,
-                upstream_for=lambda call: desk if call.method == CARD_READ else self.upstream,
-                trail=self.trail,
-                new_id=lambda: f"inner-{next(numbers)}",
-            ),
+            handler=handler,
             identifier=self.identifier,
             guards=self.guards,
             shelf=shelf,
             pushes=self.pushes,
-            new_id=lambda: f"call-{next(numbers)}",
+            new_id=new_id,
             trace=Tracing,
+            holds=self._holds(handler, new_id),
         )
         self.endpoint = A2aEndpoint(parts, name=AGENT, places=places, challenge=_challenged)
+
+    def _holds(self, handler: Pipeline, new_id: Callable[[], str]) -> Messages | None:
+        if self.held is None:
+            return None
+        return Messages(self.held, handler, self.agents, self.identifier, new_id)
 
     async def own(self, task_id: str, identity: Identity, *, context_id: str = "c-1") -> None:
         """Make a task and its context somebody's."""

@@ -172,7 +172,7 @@ async def test_tool_call_that_is_held_or_fails_is_told_to_the_model(
         (InvalidCall("x"), 400, -32602),
         (DENIAL, 403, -31403),
         (UnknownResource("x"), 404, -32602),
-        (ApprovalPending("x"), 202, -31202),
+        (ApprovalPending("x"), 200, -31202),  # 202 is for notifications
         (QuotaExceeded("x", retry_after_s=7), 429, -31429),
         (UpstreamProtocolError("x"), 502, -31502),
         (UpstreamUnavailable("x"), 503, -31503),

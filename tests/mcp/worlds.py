@@ -12,6 +12,7 @@ from typing import Any, Final
 from starlette.applications import Starlette
 
 from gateway.app.endpoints import Front, Parts
+from gateway.approvals.held import HeldCalls
 from gateway.errors import PolicyDenied
 from gateway.events import Events
 from gateway.headers import encode_value
@@ -19,11 +20,13 @@ from gateway.identity.seal import Sealer
 from gateway.listeners.admin import Views, admin_app
 from gateway.listeners.guards import Guards
 from gateway.listeners.mcp.calls import Seal
+from gateway.listeners.mcp.holds import Patience, no_patience
 from gateway.listeners.mcp.methods import SUPPORTED_VERSIONS
 from gateway.listeners.mcp.sessions import Sessions
+from gateway.listeners.mcp.tasks import EXTENSION
 from gateway.lister import SERVED, About, Lister
 from gateway.pipeline import Pipeline
-from gateway.ports import Upstream
+from gateway.ports import Gate, Upstream
 from gateway.registry import Registry
 from gateway.types import Call, Entity, Identity, Resource
 from tests.fakes import ANA, BO, FakeDecider, FakeIdentifier, FakeRecorder, FakeUpstream
@@ -86,6 +89,9 @@ class World:
     guards: Guards = field(default_factory=lambda: Guards(100_000))
     epoch: list[str | None] = field(default_factory=lambda: ["r1"])
     page_size: int = 1_000
+    patience: Patience = no_patience
+    gate: Gate | None = None
+    held: HeldCalls | None = None
 
     def __post_init__(self) -> None:
         self.registry = offering()
@@ -110,6 +116,8 @@ class World:
             url="http://127.0.0.1:8080",
             new_id=lambda: f"id-{next(numbers)}",
             parked_ttl_s=600,
+            patience=self.patience,
+            held=self.held,
         )
         self.faults: dict[str, str] = {}
         self.front = Front(parts, self._admin())
@@ -122,7 +130,7 @@ class World:
             cursors=self.seal,
             epoch=lambda: self.epoch[0],
             now_s=lambda: int(self.seal.now_s) if isinstance(self.seal, TimedSeal) else 0,
-            about=About("interlock", "0.1", SUPPORTED_VERSIONS),
+            about=About("interlock", "0.1", SUPPORTED_VERSIONS, (EXTENSION,) if self.held is not None else ()),
             page_size=self.page_size,
         )
 
@@ -130,7 +138,12 @@ class World:
             return lister if call.method in SERVED else self.upstream
 
         return Pipeline(
-            identifier=self.identifier, authz=self.decider, upstream_for=upstream_for, trail=self.trail, new_id=new_id
+            identifier=self.identifier,
+            authz=self.decider,
+            upstream_for=upstream_for,
+            trail=self.trail,
+            new_id=new_id,
+            gate=self.gate,
         )
 
     def _admin(self) -> Starlette:
@@ -201,7 +214,7 @@ def call(name: str = "files__read", arguments: Mapping[str, object] | None = Non
 def headers_for(body: Json) -> dict[bytes, bytes]:
     """The headers that say what the body says."""
     params = body.get("params", {})
-    named = params.get("uri") if body.get("method") == "resources/read" else params.get("name")
+    named = next((params[key] for key in ("taskId", "uri", "name") if key in params), None)
     found = {
         b"host": b"127.0.0.1:8080",
         b"content-type": b"application/json",

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, NoReturn, Protocol
 
+from gateway import codec
 from gateway.a2a.directory import Agents
 from gateway.a2a.errors import (
     EXTENSION_SUPPORT_REQUIRED,
@@ -20,7 +21,8 @@ from gateway.a2a.operations import CARD_READ, LEGACY_VERSION, VERSION, Operation
 from gateway.a2a.strict import canonical_request, tasks_named, tenant_in
 from gateway.a2a.tasks import TaskIndex, facts
 from gateway.a2a.versions import missing_required
-from gateway.errors import InvalidCall, Unauthenticated, UnknownResource, UpstreamProtocolError
+from gateway.errors import ApprovalPending, InvalidCall, Unauthenticated, UnknownResource, UpstreamProtocolError
+from gateway.listeners.a2a.holds import SENDS, HeldMessages, Named, Renamed, on_real, renamed
 from gateway.listeners.a2a.refusals import invalid_params
 from gateway.listeners.mcp.calls import Tracing
 from gateway.listeners.mcp.quiet import Handler
@@ -87,8 +89,9 @@ class AgentCalls:
         identifier: Identifier,
         extended: Callable[[Result], Result],
         new_id: Callable[[], str],
-        clock_ns: Callable[[], int] = time.time_ns,
+        holds: HeldMessages | None = None,
     ) -> None:
+        self._holds = holds
         self._name = name
         self._agents = agents
         self._tasks = tasks
@@ -96,7 +99,6 @@ class AgentCalls:
         self._identifier = identifier
         self._extended = extended
         self._new_id = new_id
-        self._clock_ns = clock_ns
 
     async def carry_out(
         self, operation: Operation, params: Mapping[str, object], peer: Peer, sink: Sink | None = None
@@ -110,6 +112,23 @@ class AgentCalls:
         self._check_tenant(tenant_in(params))
         call = self._call(operation.name, operation.action, canonical, peer)
         identity = await self._identified(call, peer)
+        if not call.resource.known or self._holds is None:
+            return await self._made(operation, call, identity, peer, sink)
+        named = await self._holds.named(operation, call, identity)
+        if named is None:
+            return await self._made(operation, call, identity, peer, sink)
+        if not named.real_id:
+            return await self._asked_after(named, operation, call, identity, peer, sink)
+        renaming = Renamed(sink.emit, named.real_id, named.id) if sink is not None else None
+        result = await self._made(operation, on_real(named, operation, call), identity, peer, renaming)
+        if result.outcome == "ok":
+            return replace(result, payload=renamed(result.payload, named.real_id, named.id))
+        return result
+
+    async def _made(
+        self, operation: Operation, call: Call, identity: Identity, peer: Peer, sink: Sink | None
+    ) -> Result:
+        """The result of a call on the agent, or on a task of the agent's."""
         if call.resource.known:
             # Not before it is known who asks: the answers tell what the agent can do.
             self._check_capability(operation)
@@ -121,9 +140,27 @@ class AgentCalls:
             result = await self._handler.handle(call, peer.credentials, exchange)
         except UnknownResource as exc:
             _not_found(call, exc)
+        except ApprovalPending as pending:
+            held = await self._holds.created(pending, call, identity, peer.extensions) if self._holds else None
+            if held is None:
+                raise
+            return await _answered(held, operation, exchange)
         if operation.name == _EXTENDED and result.outcome == "ok":
             return self._extended(result)
         return result
+
+    async def _asked_after(
+        self, named: Named, operation: Operation, call: Call, identity: Identity, peer: Peer, sink: Sink | None
+    ) -> Result:
+        """What is told of a message that is held, or that no task came of."""
+        if self._holds is None:
+            raise UnknownResource("there is no such task")
+        self._check_capability(operation)
+        exchange = A2aExchange(identity.principal, peer.extensions, sink)
+        result = await self._holds.asked(named, call, identity, peer.credentials, exchange)
+        if operation.name not in SENDS or result.outcome != "ok":
+            return result
+        return await _answered(codec.loads(result.payload), operation, exchange)
 
     async def read_card(self, peer: Peer, host_url: str) -> Result:
         """The public card for a caller who may read it: with the addresses below `host_url`, if the agent has that."""
@@ -144,7 +181,7 @@ class AgentCalls:
             protocol_version=peer.version,
             traceparent=peer.tracing.traceparent,
             tracestate=peer.tracing.tracestate,
-            started_ns=self._clock_ns(),
+            started_ns=time.time_ns(),
         )
 
     async def _identified(self, call: Call, peer: Peer) -> Identity:
@@ -206,6 +243,15 @@ class AgentCalls:
 
     def _task(self, task_id: str, record: TaskRecord | None) -> Resource:
         return self._agents.task_resource(self._name, task_id, facts(record) if record is not None else None)
+
+
+async def _answered(task: object, operation: Operation, exchange: A2aExchange) -> Result:
+    """The answer to a message that is a task of ours: the only event, where it is a stream."""
+    answer = codec.dumps({"task": task})
+    if not operation.streams:
+        return Result(answer)
+    await exchange.emit(answer)
+    return Result(b"{}")
 
 
 def _in_context(call: Call, named: str, of_task: str) -> Call:

@@ -15,6 +15,7 @@ from gateway.errors import InterlockError, Unauthenticated
 from gateway.listeners.a2a.answering import Answers, send_reply
 from gateway.listeners.a2a.calls import AgentCalls
 from gateway.listeners.a2a.card import CARD_PATHS, AgentCards, CardReads
+from gateway.listeners.a2a.holds import HeldMessages
 from gateway.listeners.a2a.inbound import Inbound, Trace, inbound_of
 from gateway.listeners.a2a.jsonrpc import JsonRpc
 from gateway.listeners.a2a.refusals import INVALID_REQUEST, Refused, invalid, not_allowed, nothing_here, refusal_of
@@ -47,6 +48,8 @@ class A2aParts:
     pushes: Pushes
     new_id: Callable[[], str]
     trace: Trace
+    holds: HeldMessages | None = None
+    """Held calls that clients ask after; without it, they make them again."""
 
 
 class A2aEndpoint:
@@ -70,6 +73,7 @@ class A2aEndpoint:
             identifier=parts.identifier,
             extended=cards.extended,
             new_id=parts.new_id,
+            holds=parts.holds,
         )
         answers = Answers(calls=self.calls, challenge=challenge)
         limit = parts.guards.max_body_bytes

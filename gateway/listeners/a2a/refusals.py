@@ -13,6 +13,7 @@ from gateway.a2a.errors import DOMAIN, FAULTS, INVALID_AGENT_RESPONSE, A2aError,
 from gateway.a2a.malformed import Malformed
 from gateway.codec import JsonObject
 from gateway.errors import (
+    ApprovalPending,
     InterlockError,
     InvalidCall,
     PolicyDenied,
@@ -236,19 +237,21 @@ def _details_of(error: InterlockError) -> Iterable[Mapping[str, object]]:
     if type(error) is InvalidCall:
         yield _standard(INVALID_PARAMS)
         return
-    decision = str(getattr(error, "decision_id", ""))
-    yield error_info(error.code, OUR_DOMAIN, {"decisionId": decision})
+    known = {"decisionId": str(getattr(error, "decision_id", ""))}
+    if isinstance(error, ApprovalPending):
+        known |= {"ticket": error.ticket_id, "url": error.url}
+    yield error_info(error.code, OUR_DOMAIN, known)
     if isinstance(error, PolicyDenied):
         for reason in error.reasons:
             if reason.public:
                 shown = {"message": reason.message, "rule": reason.rule, "remedy": reason.remedy}
                 yield error_info(reason.code, OUR_DOMAIN, shown)
-    if isinstance(error, QuotaExceeded):
+    if isinstance(error, QuotaExceeded | ApprovalPending) and error.retry_after_s:
         yield {"@type": _TYPE + "RetryInfo", "retryDelay": f"{error.retry_after_s}s"}
 
 
 def _headers_of(error: InterlockError) -> tuple[Header, ...]:
-    if isinstance(error, QuotaExceeded):
+    if isinstance(error, QuotaExceeded | ApprovalPending) and error.retry_after_s:
         return ((b"retry-after", str(error.retry_after_s).encode()),)
     if isinstance(error, Unauthenticated) and error.challenge:
         return ((b"www-authenticate", error.challenge.encode("latin-1", "replace")),)

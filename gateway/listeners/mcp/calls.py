@@ -11,6 +11,7 @@ from typing import Final, Protocol
 from gateway import codec
 from gateway.errors import InvalidCall
 from gateway.listeners.mcp.envelope import META_PREFIX, Message
+from gateway.listeners.mcp.holds import HELD
 from gateway.listeners.mcp.methods import Method
 from gateway.listeners.mcp.wire import INVALID_PARAMS, RpcError
 from gateway.types import Call, FrozenDict, Identity, Resource, freeze
@@ -86,6 +87,9 @@ class CallMaker:
             return self.directory.resolve_uri(self.view, _text(params, "uri"))
         if method.target == "ref":
             return self._referenced(params)
+        if method.target == "task":  # until it is known whose it is, there is none
+            task_id = _text(params, "taskId")
+            return Resource("mcp_task", task_id, name=task_id, known=False)
         return self.directory.resolve_server(self.view)
 
     def _referenced(self, params: Mapping[str, object]) -> Resource:
@@ -121,6 +125,8 @@ class CallMaker:
         if not isinstance(responses, dict | None) or not isinstance(state, str | None):
             raise RpcError(INVALID_PARAMS, "params.inputResponses must be an object and params.requestState a string")
         opened = self._open_state(call, state, identity) if state is not None else {}
+        if HELD in opened:  # the round was ours: its upstream takes up where it was before
+            return replace(call, resume=_round(opened[HELD]))
         resume = freeze({"state": opened, "responses": responses or {}})
         return replace(call, resume=resume if isinstance(resume, FrozenDict) else None)
 
@@ -143,6 +149,11 @@ def binding(call: Call) -> str:
     """Identifies a call over its rounds (2026-07-28, patterns/mrtr, server requirement 5)."""
     head = f"{call.method}\x00{call.resource.id}\x00{call.resource.upstream}\x00"
     return hashlib.sha256(head.encode() + codec.canonical(call.params.get("arguments"))).hexdigest()
+
+
+def _round(held: object) -> Mapping[str, object] | None:
+    resume = freeze(held)
+    return resume if isinstance(resume, FrozenDict) and resume else None
 
 
 def _text(params: Mapping[str, object], key: str) -> str:

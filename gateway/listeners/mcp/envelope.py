@@ -27,7 +27,10 @@ LOG_LEVEL_META: Final = META_PREFIX + "logLevel"
 SUBSCRIPTION_META: Final = META_PREFIX + "subscriptionId"
 
 _ROUTING: Final = (b"mcp-protocol-version", b"mcp-method", b"mcp-name")
-_NAMED_BY: Final = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
+_NAMED_BY: Final = {
+    **{"tools/call": "name", "prompts/get": "name", "resources/read": "uri"},
+    **dict.fromkeys(("tasks/get", "tasks/update", "tasks/cancel"), "taskId"),
+}
 
 Object: TypeAlias = dict[str, object]
 

@@ -9,11 +9,12 @@ from dataclasses import replace
 from typing import Final
 
 from gateway import codec
-from gateway.errors import InterlockError, InvalidCall, Unauthenticated, UpstreamProtocolError
+from gateway.errors import ApprovalPending, InterlockError, InvalidCall, Unauthenticated, UpstreamProtocolError
 from gateway.events import Event, Events
 from gateway.listeners.http import ClientWatch, EventStream, Reply, one, respond, respond_json
 from gateway.listeners.mcp.calls import MERGED, CallMaker
 from gateway.listeners.mcp.envelope import Message
+from gateway.listeners.mcp.holds import can_open, url_required
 from gateway.listeners.mcp.inbound import Inbound, accepts_events, reaches, require_capability
 from gateway.listeners.mcp.methods import LEGACY_VERSIONS, LOG_LEVELS, METHODS, Method
 from gateway.listeners.mcp.quiet import Handler
@@ -36,6 +37,8 @@ from gateway.types import Call, Era, Identity, Result
 
 log = logging.getLogger("interlock.mcp")
 
+URLS_SINCE: Final = "2025-11-25"
+"""The revision that brought elicitation by address."""
 ANSWER_WITHIN_S: Final = 600.0
 """How long a person may take over a question before the call that asked it fails."""
 
@@ -245,10 +248,19 @@ class LegacyLeg:
         call = self._maker.make(message, method, inbound.tracing, version=terms.version, session=terms.key)
         exchange = LegacyExchange(session, message, stream)
         with ClientWatch(inbound.receive, stream.keep_alive if stream else None) as watch, _Running(session, message):
-            result = await self._handler.handle(call, inbound.credentials, exchange)
+            result = await self._handled(call, inbound, exchange, terms.version)
             self._remember(session, call, message, level)
             return reply_of(message.request_id, _for_legacy(result), {})
         return None if watch.left else Reply(202, b"")
+
+    async def _handled(self, call: Call, inbound: Inbound, exchange: LegacyExchange, version: str) -> Result:
+        """The result of the call; of a held one, the error that shows its user where it can be approved."""
+        try:
+            return await self._handler.handle(call, inbound.credentials, exchange)
+        except ApprovalPending as held:
+            if held.url and version >= URLS_SINCE and can_open(exchange.capabilities):
+                raise url_required(held) from held
+            raise
 
     def _remember(self, session: Session, call: Call, message: Message, level: str) -> None:
         if level:

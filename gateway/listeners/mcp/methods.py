@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
-Target: TypeAlias = Literal["server", "tool", "prompt", "uri", "ref"]
+Target: TypeAlias = Literal["server", "tool", "prompt", "uri", "ref", "task"]
 
 LEGACY_VERSIONS: Final = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
 MODERN_VERSIONS: Final = ("2026-07-28",)
@@ -42,6 +42,9 @@ METHODS: Final = {
         Method("resources/subscribe", "mcp.resources.subscribe", "uri", modern=False),
         Method("resources/unsubscribe", "mcp.resources.subscribe", "uri", modern=False),
         Method("subscriptions/listen", "mcp.subscriptions.listen", "server", legacy=False),
+        Method("tasks/get", "mcp.tasks.get", "task", legacy=False),
+        Method("tasks/update", "mcp.tasks.update", "task", legacy=False),
+        Method("tasks/cancel", "mcp.tasks.cancel", "task", legacy=False),
         Method("logging/setLevel", "mcp.logging.set_level", "server", modern=False),
     )
 }

@@ -7,14 +7,16 @@ from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
 from gateway import codec
-from gateway.errors import InterlockError, Unauthenticated, UpstreamProtocolError
+from gateway.errors import ApprovalPending, InterlockError, Unauthenticated, UpstreamProtocolError
 from gateway.headers import param_mismatch
 from gateway.listeners.http import ClientWatch, EventStream, Headers, Reply, respond, respond_json
 from gateway.listeners.mcp.calls import CallMaker
-from gateway.listeners.mcp.envelope import Envelope, open_envelope
+from gateway.listeners.mcp.envelope import Envelope, Message, open_envelope
+from gateway.listeners.mcp.holds import Patience, answered, asked, can_open, no_patience
 from gateway.listeners.mcp.inbound import Inbound, MissingCapability, accepts_events, reaches, require_capability
 from gateway.listeners.mcp.methods import METHODS, Method
 from gateway.listeners.mcp.quiet import Handler
+from gateway.listeners.mcp.tasks import HeldTasks, declares, require_tasks
 from gateway.listeners.mcp.wire import (
     HEADER_MISMATCH,
     INTERNAL_ERROR,
@@ -97,7 +99,11 @@ class ModernLeg:
         streams: Streams,
         challenge: Callable[[Unauthenticated], Unauthenticated],
         parked_ttl_s: int,
+        patience: Patience = no_patience,
+        tasks: HeldTasks | None = None,
     ) -> None:
+        self._patience = patience
+        self._tasks = tasks
         self._maker = maker
         self._handler = handler
         self._identifier = identifier
@@ -128,7 +134,7 @@ class ModernLeg:
         try:
             envelope = open_envelope(message, inbound.headers)
             method = METHODS.get(message.method)
-            if method is None or not method.modern:
+            if method is None or not method.modern or (method.target == "task" and self._tasks is None):
                 raise RpcError(METHOD_NOT_FOUND, f"Method not found: {message.method[:100]}")
             return await self._served(inbound, envelope, method, stream)
         except RpcError as error:
@@ -148,6 +154,8 @@ class ModernLeg:
         self, inbound: Inbound, envelope: Envelope, method: Method, stream: EventStream | None
     ) -> Reply | None:
         message = inbound.message
+        if self._tasks is not None and (method.target == "task" or _listens_to_tasks(message)):
+            require_tasks(envelope.capabilities)
         call = self._maker.make(message, method, inbound.tracing, version=envelope.version)
         identity = await self._identified(call, inbound.credentials, envelope)
         # Not before it is known who asks: the answer would tell a stranger which tools there are.
@@ -158,7 +166,7 @@ class ModernLeg:
             raise RpcError(INVALID_REQUEST, f"{_LISTEN} is answered by a stream: accept text/event-stream", status=406)
         exchange = ModernExchange(envelope, identity.principal, stream)
         with ClientWatch(inbound.receive, stream.keep_alive if stream else None) as watch:
-            result = await self._handler.handle(call, inbound.credentials, exchange)
+            result = await self._handled(call, method, inbound, exchange, identity)
             if method.name == _LISTEN and stream is not None:
                 result = await self._streams.serve(call, identity, message.request_id, stream)
         if watch.left:
@@ -166,6 +174,44 @@ class ModernLeg:
         if result.outcome == "input_required":
             result = self._sealed(call, result, identity)
         return reply_of(message.request_id, result, STATUS_OF_CODE)
+
+    async def _handled(
+        self, call: Call, method: Method, inbound: Inbound, exchange: ModernExchange, identity: Identity
+    ) -> Result:
+        """The result of the call; of a held one, its task or the question that shows where it can be approved."""
+        if method.target == "task" and self._tasks is not None:
+            return await self._tasks.asked(call, inbound.message, identity, inbound.credentials, exchange)
+        try:
+            return await self._handler.handle(call, inbound.credentials, exchange)
+        except ApprovalPending as held:
+            task = await self._task(held, call, method, inbound.message, exchange, identity)
+            if task is not None:
+                return task
+            answer = answered(inbound.message)
+            if answer not in ("", "accept") or not _can_be_asked(held, method, exchange):
+                raise
+            if not answer:
+                return asked(held, call)
+            await self._patience(held.ticket_id)  # its user went there, and the client would only ask at once again
+        try:
+            return await self._handler.handle(call, inbound.credentials, exchange)
+        except ApprovalPending as held:
+            if not held.url:  # another call was faster: there is nothing to look at, only to call again
+                raise
+            return asked(held, call)
+
+    async def _task(
+        self,
+        held: ApprovalPending,
+        call: Call,
+        method: Method,
+        message: Message,
+        exchange: ModernExchange,
+        identity: Identity,
+    ) -> Result | None:
+        if self._tasks is None or method.target != "tool" or not declares(exchange.capabilities):
+            return None
+        return await self._tasks.created(held, call, message, self._maker.view, identity)
 
     async def _identified(self, call: Call, credentials: Credentials, envelope: Envelope) -> Identity:
         """Who calls. A call of nobody is still a call: it goes down the pipeline to be refused on record."""
@@ -182,6 +228,15 @@ class ModernLeg:
             raise UpstreamProtocolError("the upstream asked for input in a form that is not MCP")
         payload["requestState"] = self._maker.seal_state(call, result.state or {}, identity, self._parked_ttl_s)
         return Result(codec.dumps(payload), "input_required", result.labels)
+
+
+def _can_be_asked(held: ApprovalPending, method: Method, exchange: ModernExchange) -> bool:
+    return bool(held.url) and method.may_need_input and can_open(exchange.capabilities)
+
+
+def _listens_to_tasks(message: Message) -> bool:
+    wanted = message.params.get("notifications") if message.method == _LISTEN else None
+    return isinstance(wanted, Mapping) and bool(wanted.get("taskIds"))
 
 
 def _check_param_headers(call: Call, headers: Headers) -> None:

@@ -107,7 +107,9 @@ def reply_of_error(request_id: RequestId, method: str, error: InterlockError) ->
         return Reply(200, success(request_id, codec.dumps(_tool_result(error))))
     data = {"code": error.code, **_authorization_of(error)}
     body = {"code": error.rpc_code, "message": str(error), "data": data}
-    return Reply(error.http_status, failure(request_id, codec.dumps(body)), _headers_of(error))
+    # 202 would say that a notification was taken (basic/transports): clients wait for no answer then.
+    status = 200 if isinstance(error, ApprovalPending) else error.http_status
+    return Reply(status, failure(request_id, codec.dumps(body)), _headers_of(error))
 
 
 _TOLD_TO_THE_MODEL: Final = (
@@ -161,15 +163,32 @@ def _authorization_of(error: InterlockError) -> dict[str, object]:
     if isinstance(error, InputTooLarge):
         return {"reason": error.code, "remediation": "available"}
     if isinstance(error, ApprovalPending):
-        return {"reason": error.code, "decision_id": error.decision_id, "remediation": "undisclosed"}
+        return _held(error)
     if isinstance(error, QuotaExceeded):
         return {"reason": error.code, "retry_after_s": error.retry_after_s, "remediation": "available"}
     return {}
 
 
+def _held(error: ApprovalPending) -> dict[str, object]:
+    """A refusal that people can lift: where, until when, and when to look again."""
+    if not error.ticket_id:
+        return {"reason": error.code, "decision_id": error.decision_id, "remediation": "undisclosed"}
+    return {
+        "reason": error.code,
+        "decision_id": error.decision_id,
+        "remediation": "available",
+        "hints": [{"type": "url", "url": error.url}],
+        "ticket": error.ticket_id,
+        "expires_ms": error.expires_ms,
+        "retry_after_s": error.retry_after_s,
+    }
+
+
 def _headers_of(error: InterlockError) -> tuple[Header, ...]:
     if isinstance(error, QuotaExceeded):
         return ((b"retry-after", str(error.retry_after_s).encode()),)
+    if isinstance(error, ApprovalPending) and error.retry_after_s:
+        return ((b"retry-after", str(error.retry_after_s).encode()), (b"location", error.url.encode()))
     if isinstance(error, Unauthenticated) and error.challenge:
         return ((b"www-authenticate", error.challenge.encode("latin-1", "replace")),)
     return ()
