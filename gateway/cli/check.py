@@ -8,6 +8,7 @@ from pathlib import Path
 
 from gateway.app.a2a import NEEDS_GRPC, has_grpc
 from gateway.app.boxes import faults_of
+from gateway.app.bundles import remarks as policy_remarks
 from gateway.cli.main import NOT_AS_IT_SHOULD_BE, OK, Commands
 from gateway.cli.options import add_config, config_path
 from gateway.config import Settings, load
@@ -30,7 +31,7 @@ def add_parser(commands: Commands) -> None:
 def check(arguments: argparse.Namespace) -> int:
     """Exit code 0 if the gateway would start with this file, else 1."""
     path = config_path(arguments)
-    faults, summary = _look(path, follow=arguments.secrets)
+    faults, summary, remarks = _look(path, follow=arguments.secrets)
     if arguments.json:
         print(
             json.dumps(
@@ -42,22 +43,26 @@ def check(arguments: argparse.Namespace) -> int:
         print(f"{path}: {len(faults)} {'fault' if len(faults) == 1 else 'faults'}")
     else:
         print(f"{path}: {summary}")
+        for key, what in remarks:
+            print(f"note: {key} {what}")
     return NOT_AS_IT_SHOULD_BE if faults else OK
 
 
-def _look(path: Path, *, follow: bool) -> tuple[Faults, str]:
+def _look(path: Path, *, follow: bool) -> tuple[Faults, str, Faults]:
     try:
         settings = load(path)
     except ConfigError as error:
-        return list(error.faults), ""
+        return list(error.faults), "", []
     faults = [*_missing_places(settings), *faults_of(settings), *_missing_grpc(settings)]
-    return [*faults, *(unresolved(settings) if follow else [])], _summary(settings)
+    return [*faults, *(unresolved(settings) if follow else [])], _summary(settings), policy_remarks(settings.policy)
 
 
 def _missing_places(settings: Settings) -> Faults:
     found: Faults = []
-    if settings.policy.engine == "embedded" and not settings.policy.path.exists():
+    if settings.policy.engine == "embedded" and not settings.policy.url and not settings.policy.path.exists():
         found.append(("policy.path", f"{settings.policy.path} does not exist"))
+    if settings.policy.candidate is not None and not settings.policy.candidate.exists():
+        found.append(("policy.candidate", f"{settings.policy.candidate} does not exist"))
     for name, upstream in settings.upstreams.items():
         if upstream.command and not upstream.cwd.is_dir():
             found.append((f"upstreams.{name}.cwd", f"{upstream.cwd} is not a directory"))

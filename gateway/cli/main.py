@@ -58,6 +58,8 @@ COMMANDS: Final = (
     Entry(
         "sandbox", "gateway.cli.sandbox", "show what isolation works here, run a command in a box, list and end boxes"
     ),
+    Entry("approvals", "gateway.cli.approvals", "see which calls wait for people, and decide on them"),
+    Entry("kill", "gateway.cli.kill", "stop a subject, an agent, an upstream, a tool or everything, at once"),
     Entry("audit", "gateway.cli.audit", "verify, follow or export the record of calls"),
 )
 

@@ -21,8 +21,8 @@ from gateway.boxes import Level, Program
 from gateway.cli.drivers import Tried, strongest, tried
 from gateway.cli.main import NOT_AS_IT_SHOULD_BE, OK, CommandFailed, Commands
 from gateway.cli.options import add_config, config_path
-from gateway.config import Settings, load, secrets
-from gateway.config.tree import DriverName
+from gateway.config import Settings, load, loads, secrets
+from gateway.config.fields import DriverName
 from gateway.errors import ConfigError, UpstreamUnavailable
 from sandboxes import environments
 from sandboxes.binds import FORM, bind_of
@@ -88,13 +88,7 @@ def _add_run(verbs: Verbs) -> None:
 
 def settings_at(path: Path) -> Settings:
     """The configuration, or the defaults beside where it would be. Raises `ConfigError`."""
-    if path.exists():
-        return load(path)
-    defaults = Settings()
-    directory = path.parent
-    state = defaults.state.model_copy(update={"dir": directory / defaults.state.dir})
-    sandbox = defaults.sandbox.model_copy(update={"environments": directory / defaults.sandbox.environments})
-    return defaults.model_copy(update={"state": state, "sandbox": sandbox})
+    return load(path) if path.exists() else loads("", path.parent)
 
 
 def _say(line: str) -> None:

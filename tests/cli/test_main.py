@@ -25,7 +25,8 @@ def test_help_lists_every_command() -> None:
     done = run("--help")
 
     assert done.returncode == 0
-    assert all(f"    {entry.name} " in done.stdout for entry in COMMANDS)
+    listed = {line.split()[0] for line in done.stdout.splitlines() if line.startswith("    ") and line[4] != " "}
+    assert {entry.name for entry in COMMANDS} <= listed
 
 
 def test_help_loads_nothing_heavy() -> None:

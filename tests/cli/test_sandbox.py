@@ -295,7 +295,7 @@ def test_without_a_configuration_the_defaults_are_beside_where_it_would_be(tmp_p
     settings = settings_at(tmp_path / "interlock.toml")
 
     assert settings.state.dir == tmp_path / ".interlock"
-    assert settings.sandbox.environments == tmp_path / "environments"
+    assert settings.environments == tmp_path / "environments"
 
 
 @pytest.mark.parametrize("verb", ["doctor", "run", "list", "kill"])
