@@ -31,7 +31,8 @@ from conformance.suite import SETS, RequirementSet, Run, Suite
 from conformance.verdict import DIRECT, judge, read_expected
 from gateway.app.boxes import isolation_fault
 from gateway.config import Settings
-from gateway.config.tree import DriverName, Sandbox, State
+from gateway.config.fields import DriverName
+from gateway.config.tree import Sandbox, State
 
 Transport: TypeAlias = Literal["http", "stdio"]
 EVERYTHING: Final = (sys.executable, "-m", "conformance.everything")

@@ -46,6 +46,11 @@ def dumps(value: object) -> bytes:
         return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
 
 
+def encoded(data: bytes) -> object:
+    """JSON that is encoded already, as a part of a value that `dumps` is to encode."""
+    return orjson.Fragment(data)
+
+
 def canonical(value: object) -> bytes:
     """Encode with sorted keys: equal values give equal bytes.
 

@@ -20,11 +20,11 @@ InterlockError
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
-    from gateway.types import Reason, Ruling
+    from gateway.types import NeedsApproval, Reason, Ruling
 
 
 class InterlockError(Exception):
@@ -87,16 +87,34 @@ class UnknownResource(InterlockError):
 
 
 class ApprovalPending(InterlockError):
-    """The call is held until a person agrees."""
+    """The call is held until a person agrees.
+
+    `ticket_id` names what they have to agree to, `url` is where they can, `retry_after_s` when to ask again; empty
+    while there is no ticket. `needs` is what policy said.
+    """
 
     http_status = 202
     rpc_code = -31202
     code = "approval_pending"
 
-    def __init__(self, message: str, *, decision_id: str = "", request: Mapping[str, object] | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        decision_id: str = "",
+        needs: NeedsApproval | None = None,
+        ticket_id: str = "",
+        url: str = "",
+        expires_ms: int = 0,
+        retry_after_s: int = 0,
+    ) -> None:
         super().__init__(message)
         self.decision_id = decision_id
-        self.request = request or {}
+        self.needs = needs
+        self.ticket_id = ticket_id
+        self.url = url
+        self.expires_ms = expires_ms
+        self.retry_after_s = retry_after_s
 
 
 class QuotaExceeded(InterlockError):

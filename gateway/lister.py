@@ -57,6 +57,8 @@ class About:
     name: str = "interlock"
     version: str = "0"
     supported: tuple[str, ...] = ()
+    extensions: tuple[str, ...] = ()
+    """Those that the gateway serves itself, whatever its upstreams have (2026-07-28)."""
 
 
 class Lister:
@@ -167,6 +169,7 @@ class Lister:
             "resultType": "complete",
             "supportedVersions": list(self._about.supported),
             **common,
+            "capabilities": with_extensions(capabilities_of(catalog), self._about.extensions),
             "ttlMs": TTL_MS,
             "cacheScope": "private",
             "_meta": {"io.modelcontextprotocol/serverInfo": info},
@@ -229,6 +232,13 @@ def capabilities_of(catalog: UpstreamCatalog | None) -> dict[str, object]:
         if kept:
             capabilities["extensions"] = kept
     return capabilities
+
+
+def with_extensions(capabilities: Mapping[str, object], names: Sequence[str]) -> Mapping[str, object]:
+    """The capabilities with these extensions in them, which have no settings."""
+    known = capabilities.get("extensions")
+    theirs = known if isinstance(known, Mapping) else {}
+    return {**capabilities, "extensions": {**theirs, **{name: {} for name in names}}} if names else capabilities
 
 
 _: type[Upstream] = Lister

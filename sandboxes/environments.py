@@ -226,7 +226,7 @@ def _files(directory: Path) -> list[Path]:
     except FileNotFoundError:
         return []
     except OSError as exc:
-        raise ConfigError([("sandbox.environments", f"{directory} cannot be read: {exc.strerror}")]) from exc
+        raise ConfigError([(str(directory), f"cannot be read: {exc.strerror}")]) from exc
 
 
 @dataclass(frozen=True, slots=True)

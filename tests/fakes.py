@@ -32,7 +32,9 @@ from gateway.ports import (
     TaskStore,
     Upstream,
 )
+from gateway.tickets import Approval
 from gateway.types import EMPTY, Authorized, Call, Credentials, Entity, Era, Identity, Permit, Resource, Result, Ruling
+from tests.fake_approvals import FakeApprovalStore as FakeApprovalStore  # noqa: PLC0414  # taken from here, as all are
 
 
 class FakeStore:
@@ -286,10 +288,12 @@ class FakeDecider:
         self.carry_out_with: Callable[[Call, Permit], tuple[Call, Permit]] = lambda call, permit: (call, permit)
         self.inspect_with: Callable[[Authorized, Result], Result] = lambda _, result: result
         self.asked: list[Call] = []
+        self.approvals: list[Approval | None] = []
         self.inspected: list[Result] = []
 
-    async def decide(self, call: Call, identity: Identity) -> Permit:
+    async def decide(self, call: Call, identity: Identity, approval: Approval | None = None) -> Permit:
         self.asked.append(call)
+        self.approvals.append(approval)
         return self.decide_with(call, identity)
 
     def carry_out(self, call: Call, permit: Permit) -> tuple[Call, Permit]:

@@ -13,24 +13,35 @@ from typing import Final
 from urllib.parse import urlsplit
 
 import anyio
+from anyio import to_thread
 from anyio.abc import TaskGroup
 
+from adapters.detectors import all_detectors
 from adapters.stores.sql import SqlStore, open_store
 from gateway.a2a.as_agent import ToolAgent
 from gateway.a2a.operations import CARD_READ
 from gateway.app.a2a import A2a, CardDesk, grpc_door, open_a2a, open_chains
 from gateway.app.agents import AgentFactory, BridgedAgent, NotConfigured, ServersAsAgents
+from gateway.app.approvals import ApprovalParts, open_approvals
+from gateway.app.authzen import DeskParts, EvaluationDesk, authzen_routes
 from gateway.app.boxes import Sandboxing, open_sandboxing
+from gateway.app.bundles import PolicyBundles
+from gateway.app.decisions import open_decisions
 from gateway.app.endpoints import Front, Parts
+from gateway.app.held import open_held
 from gateway.app.identification import open_identification
-from gateway.app.policy import ActivePolicy, open_engine, read_policy
+from gateway.app.policy import ActivePolicy
 from gateway.app.reloading import Reloader
+from gateway.app.shadow import Shadow, open_shadow
+from gateway.app.taps import Taps
 from gateway.app.telemetry import export_telemetry
-from gateway.app.upstreams import UpstreamFactory
+from gateway.app.upstreams import PARKED_TTL_S, UpstreamFactory
 from gateway.app.views import Seen, views_of
+from gateway.approvals.held import HeldCalls
 from gateway.audit.journal import Journal, JournalLimits, RecordSink
 from gateway.audit.log import AuditLog, LogLimits
 from gateway.authz.authz import Authz
+from gateway.authz.detection import Detection
 from gateway.config.tree import Agent, Settings
 from gateway.errors import InterlockError, SandboxFailure
 from gateway.events import Events
@@ -42,9 +53,10 @@ from gateway.listeners.admin import admin_app
 from gateway.listeners.guards import Guards
 from gateway.listeners.mcp.methods import SUPPORTED_VERSIONS
 from gateway.listeners.mcp.sessions import Sessions
+from gateway.listeners.mcp.tasks import EXTENSION as TASKS
 from gateway.lister import SERVED, About, Lister
 from gateway.pipeline import Pipeline
-from gateway.ports import Exchange, Upstream
+from gateway.ports import DecisionTap, Exchange, Upstream
 from gateway.registry import Registry
 from gateway.running import Runnable, Running
 from gateway.telemetry import Leg, Metrics
@@ -78,6 +90,14 @@ class Gateway:
 
 
 @dataclass(frozen=True, slots=True)
+class Listening:
+    """Who is told of each decision."""
+
+    shadow: Shadow
+    tap: DecisionTap
+
+
+@dataclass(frozen=True, slots=True)
 class Base:
     """What is opened first and closed last."""
 
@@ -96,6 +116,11 @@ class Base:
     path: PathToCome
     new_id: Callable[[], str]
     a2a: A2a
+    approvals: ApprovalParts
+    bundles: PolicyBundles
+    taps: Listening
+    detection: Detection
+    held: HeldCalls
 
 
 @dataclass(slots=True)
@@ -126,10 +151,11 @@ async def _opened(settings: Settings, port: int, stack: AsyncExitStack) -> Base:
     url = settings.listen.public_url.rstrip("/") or _local_url(settings.listen.host, port)
     store = await open_store(settings.state.address(), data_dir=settings.state.dir, clock_s=time.time)
     stack.push_async_callback(_closed, store)
-    policy = ActivePolicy()
-    policy.activate(await open_engine(settings.policy, await read_policy(settings.policy)))
+    policy, metrics = ActivePolicy(), Metrics()
     stack.callback(policy.close)
-    metrics = Metrics()
+    taps = await _listening(settings, policy, metrics, stack)
+    bundles = PolicyBundles(settings, policy)
+    await bundles.start()
     sinks: list[RecordSink] = [metrics]
     outer = await stack.enter_async_context(_ended_last())
     legs: dict[str, Leg] = {}
@@ -145,6 +171,7 @@ async def _opened(settings: Settings, port: int, stack: AsyncExitStack) -> Base:
     identifier = await open_identification(settings, url, keys, group, stack, chains)
     sealer = Sealer([await store.secret("seal")], audience="interlock")
     a2a = await open_a2a(settings, url, store, sealer, chains, group, stack, policy.response_differs)
+    approvals = await open_approvals(settings, store, url, group, stack)
     return Base(
         settings,
         url,
@@ -161,16 +188,25 @@ async def _opened(settings: Settings, port: int, stack: AsyncExitStack) -> Base:
         path,
         new_id,
         a2a,
+        approvals,
+        bundles,
+        taps,
+        Detection(await to_thread.run_sync(all_detectors), policy.reads_findings),
+        await open_held(store, approvals, group),
     )
+
+
+async def _listening(settings: Settings, policy: ActivePolicy, metrics: Metrics, stack: AsyncExitStack) -> Listening:
+    """Who is told of decisions. The log knows each policy before it decides, because that one says what is masked."""
+    decisions = await stack.enter_async_context(open_decisions(settings, metrics, VERSION))
+    policy.before.append(decisions.use)
+    shadow = open_shadow(settings, metrics, policy)
+    kept = (decisions.tap,) if decisions.tap is not None else ()
+    return Listening(shadow, Taps(*kept, shadow))
 
 
 def _open_log(settings: Settings, stack: AsyncExitStack) -> AuditLog:
-    audit = settings.audit
-    limits = LogLimits(
-        checkpoint_s=audit.checkpoint_s,
-        segment_bytes=audit.segment_mb * 1024 * 1024,
-        retention_s=audit.retention_days * 86_400.0,
-    )
+    limits = LogLimits(retention_s=settings.audit.retention_days * 86_400.0)
     opened = AuditLog.open(settings.state.dir, limits=limits)
     stack.callback(opened.close)
     return opened
@@ -212,10 +248,14 @@ def _assembled(base: Base) -> Gateway:
     front = _front(base, registry, running, events)
     reloader = Reloader(settings, base.policy, registry, running, front, events, base.sandboxing, agents)
     registry.on_change(ServersAsAgents(agents, registry, reloader.servers).follow)
+    reloader.take_bundles(base.bundles)
     reloader.start()
     base.group.start_soon(reloader.run)
+    base.group.start_soon(base.bundles.run, reloader.announce)
+    base.group.start_soon(base.taps.shadow.run)
     base.group.start_soon(base.policy.keep)
     base.group.start_soon(_follow_store, base.keys, both)
+    base.group.start_soon(_follow_switches, base.approvals)
     return Gateway(base.url, front, registry, running, events)
 
 
@@ -232,42 +272,81 @@ def _front(base: Base, registry: Registry, running: Running, events: Events) -> 
         guards=_guards(settings),
         url=base.url,
         new_id=new_id,
-        parked_ttl_s=int(settings.limits.parked_ttl_s),
+        parked_ttl_s=PARKED_TTL_S,
         a2a=base.a2a,
+        patience=base.approvals.patience,
+        held=base.held,
     )
     issuers = tuple(issuer.issuer for issuer in settings.identity.issuers.values())
     seen = Seen(base.url, issuers, registry, running, base.journal, base.metrics, base.policy)
-    return Front(parts, admin_app(views_of(seen, base.a2a.card_keys.jwks), base.identifier, parts.guards))
+    approving = base.approvals.routes(base.path.pipeline, base.identifier, parts.guards, new_id, base.sealer)
+    routes = [*approving, *authzen_routes(base.path.pipeline, parts.guards, base.url, new_id)]
+    return Front(parts, admin_app(views_of(seen, base.a2a.card_keys.jwks), base.identifier, parts.guards, routes))
 
 
-def _pipeline(base: Base, registry: Registry, running: Running, new_id: Callable[[], str]) -> Pipeline:
-    authz = Authz(
+def _authz(base: Base) -> Authz:
+    return Authz(
         base.policy,
         env=base.settings.telemetry.environment,
         clock_ns=time.time_ns,
         monotonic_ns=time.monotonic_ns,
-        new_id=new_id,
+        new_id=base.new_id,
         response_differs=base.policy.response_differs,
+        tap=base.taps.tap,
+        detection=base.detection,
     )
+
+
+def _evaluations(base: Base, registry: Registry) -> EvaluationDesk:
+    """What answers other enforcement points that ask policy."""
+    parts = DeskParts(
+        base.policy,
+        registry,
+        base.settings.telemetry.environment,
+        base.new_id,
+        agents=base.a2a.shared.agents,
+        switches=base.approvals.switches,
+        tap=base.taps.tap,
+        detection=base.detection,
+    )
+    return EvaluationDesk(parts)
+
+
+def _pipeline(base: Base, registry: Registry, running: Running, new_id: Callable[[], str]) -> Pipeline:
+    authz = _authz(base)
     lister = Lister(
         registry=registry,
         chooser=authz,
         cursors=base.sealer,
         epoch=base.policy.list_epoch,
         now_s=_now_s,
-        about=About("interlock", VERSION, SUPPORTED_VERSIONS),
+        about=About("interlock", VERSION, SUPPORTED_VERSIONS, (TASKS,)),
     )
 
-    desk = CardDesk(base.a2a, registry, authz, base.url)
+    desk, approvals, evaluations = (
+        CardDesk(base.a2a, registry, authz, base.url),
+        base.approvals,
+        _evaluations(base, registry),
+    )
 
     def upstream_for(call: Call) -> Upstream:
+        if (own := approvals.desk_for(call) or evaluations.desk_for(call)) is not None:
+            return own
         if call.protocol == "a2a":
             return desk if call.method in (CARD_READ, CATALOGUE_READ) else _agent_for(call, running, registry)
         return lister if call.method in SERVED else running.upstream_for(call)
 
-    return Pipeline(
-        identifier=base.identifier, authz=authz, upstream_for=upstream_for, trail=base.journal, new_id=new_id
+    pipeline = Pipeline(
+        identifier=base.identifier,
+        authz=authz,
+        upstream_for=upstream_for,
+        trail=base.journal,
+        new_id=new_id,
+        gate=approvals.gate,
+        switches=approvals.switches,
     )
+    approvals.ends.append(pipeline.end_killed)
+    return pipeline
 
 
 def _agent_for(call: Call, running: Running, registry: Registry) -> Upstream:
@@ -309,6 +388,16 @@ async def _follow_store(keys: KeyRing, factory: Both) -> None:
         try:
             if await keys.refresh():
                 await factory.judge_again()
+        except (InterlockError, TimeoutError) as exc:
+            log.warning("the state store did not answer: %s", exc)
+
+
+async def _follow_switches(approvals: ApprovalParts) -> None:
+    """Notice the kill switches that another replica set. What was known stays in force while the store is away."""
+    while True:
+        await anyio.sleep(FOLLOW_S)
+        try:
+            await approvals.follow()
         except (InterlockError, TimeoutError) as exc:
             log.warning("the state store did not answer: %s", exc)
 

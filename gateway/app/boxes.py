@@ -284,7 +284,7 @@ def _texts(value: object) -> Iterator[str]:
 
 def environments_in(settings: Settings) -> Path:
     """The directory of environments."""
-    return settings.sandbox.environments.absolute()
+    return settings.environments.absolute()
 
 
 @asynccontextmanager

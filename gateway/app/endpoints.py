@@ -11,8 +11,13 @@ from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
 from gateway.a2a.catalogue import PATH as CATALOGUE_PATH
+from gateway.a2a.directory import Agents
 from gateway.app.a2a import A2a
+from gateway.app.held import Path
+from gateway.app.held_messages import Messages
+from gateway.app.held_tasks import Tasks
 from gateway.app.tracing import trace_of, traced
+from gateway.approvals.held import HeldCalls
 from gateway.errors import Unauthenticated
 from gateway.events import Events
 from gateway.identity.metadata import challenge, metadata_url
@@ -24,10 +29,10 @@ from gateway.listeners.guards import Guards
 from gateway.listeners.http import JSON, respond
 from gateway.listeners.mcp.calls import MERGED, CallMaker, Seal
 from gateway.listeners.mcp.endpoint import McpEndpoint
+from gateway.listeners.mcp.holds import Patience, no_patience
 from gateway.listeners.mcp.legacy import LegacyLeg
 from gateway.listeners.mcp.listen import ListenStreams
 from gateway.listeners.mcp.modern import ModernLeg
-from gateway.listeners.mcp.quiet import Handler
 from gateway.listeners.mcp.sessions import Sessions
 from gateway.ports import Identifier
 from gateway.registry import Registry
@@ -46,7 +51,7 @@ class Parts:
     """What every MCP endpoint of one gateway stands on."""
 
     registry: Registry
-    handler: Handler
+    handler: Path
     identifier: Identifier
     sealer: Seal
     sessions: Sessions
@@ -57,6 +62,15 @@ class Parts:
     parked_ttl_s: int
     a2a: A2a | None = None
     """Without it, no agent is served."""
+    patience: Patience = no_patience
+    """How long clients wait for people at a time."""
+    held: HeldCalls | None = None
+    """Held calls that clients ask after; without it, they make them again."""
+
+    def _held_messages(self, agents: Agents) -> Messages | None:
+        if self.held is None:
+            return None
+        return Messages(self.held, self.handler, agents, self.identifier, self.new_id)
 
     def agent(self, name: str, host: str = "") -> A2aEndpoint:
         """The endpoint of one agent below `/agents/NAME`, or at a host of its own (a whole origin)."""
@@ -75,6 +89,7 @@ class Parts:
             pushes=a2a.inbox,
             new_id=self.new_id,
             trace=trace_of,
+            holds=self._held_messages(shared.agents),
         )
         metadata = metadata_url(f"{self.url}/agents/{name}")
         return A2aEndpoint(parts, name=name, places=place, challenge=partial(_challenged, metadata))
@@ -105,6 +120,8 @@ class Parts:
             streams=streams,
             challenge=challenged,
             parked_ttl_s=self.parked_ttl_s,
+            patience=self.patience,
+            tasks=Tasks(self.held, self.handler, self.registry, self.new_id) if self.held is not None else None,
         )
         legacy = LegacyLeg(
             view=view,

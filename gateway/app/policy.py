@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Final, Protocol, runtime_checkable
+from collections.abc import Callable, Mapping
+from typing import Final, Protocol, cast, runtime_checkable
 
 import anyio
 from anyio import to_thread
@@ -11,12 +11,20 @@ from anyio import to_thread
 from adapters.pdp.activation import ActivePdp, Engine, EngineSpec, build_engine
 from adapters.pdp.bundle import Bundle, load_bundle
 from adapters.pdp.cached import MAX_ENTRIES
+from adapters.pdp.checks import ENTRYPOINTS
+from adapters.pdp.projection import Path
+from gateway.authz.detection import Part
+from gateway.config.decisions import Policy
+from gateway.config.fields import policy_library
 from gateway.config.secrets import resolve_secret
-from gateway.config.tree import Policy, policy_library
 from gateway.errors import PolicyEngineUnavailable
 from gateway.ports import Answer, Entrypoint
 
 _ONLY_IN_RESPONSES: Final = (("phase",), ("resource", "properties", "result"))
+_FINDINGS: Final[Mapping[Part, Path]] = {
+    "arguments": ("context", "findings"),
+    "result": ("resource", "properties", "result", "findings"),
+}
 _DIFFERS_BY_CALL: Final = ("context",)
 UPKEEP_S: Final = 1.0
 EXCHANGE_S: Final = 5.0
@@ -36,13 +44,19 @@ class ActivePolicy(ActivePdp):
     def __init__(self) -> None:
         super().__init__()
         self._response_differs = True
+        self._reads_findings = dict.fromkeys(_FINDINGS, True)
         self._list_epoch: str | None = None
+        self.before: list[Callable[[Bundle], None]] = []
+        """Told of the rules that are going to decide, before they do."""
         self.changing = anyio.Lock()
         """Held while the policy is exchanged, so that upkeep of the old one does not undo it."""
 
     def activate(self, engine: Engine) -> None:
         """Let `engine` decide from now on."""
+        for told in self.before if engine.bundle is not None else ():
+            told(cast("Bundle", engine.bundle))
         self._response_differs = any(engine.may_read(path) for path in _ONLY_IN_RESPONSES)
+        self._reads_findings = {part: _reads(engine, path) for part, path in _FINDINGS.items()}
         keepable = engine.isolation != "remote" and not engine.may_read(_DIFFERS_BY_CALL, "visible")
         self._list_epoch = engine.revision if keepable else None
         super().activate(engine)
@@ -50,6 +64,10 @@ class ActivePolicy(ActivePdp):
     def response_differs(self) -> bool:
         """Whether the answer about a result can be another than that about its request."""
         return self._response_differs
+
+    def reads_findings(self, part: Part) -> bool:
+        """Whether what detectors find in arguments or in results can change an answer."""
+        return self._reads_findings[part]
 
     def list_epoch(self) -> str | None:
         """The revision, when what a subject may see depends on nothing that changes from call to call.
@@ -80,6 +98,12 @@ class ActivePolicy(ActivePdp):
                     await resource.upkeep()
 
 
+def _reads(engine: Engine, path: Path) -> bool:
+    """Whether a rule names it; that the policy reads the clock as well, say, is no reason to work this out."""
+    projections = [engine.projections.get(entrypoint) for entrypoint in ENTRYPOINTS]
+    return any(projection is None or projection.may_read(path) for projection in projections)
+
+
 async def read_policy(policy: Policy) -> Bundle:
     """The rules that the configuration names, unchecked. Raises `PolicyRefused` for what cannot be read."""
     return await to_thread.run_sync(load_bundle, [policy_library(), policy.path])
@@ -91,6 +115,11 @@ async def open_engine(policy: Policy, bundle: Bundle) -> Engine:
     if policy.engine == "embedded":
         entries = MAX_ENTRIES if policy.cache else 0
         return await build_engine(EngineSpec(policy.isolation, timeout_s, entries), bundle)
+    if policy.engine == "authzen":
+        from gateway.app.authzen_policy import open_authzen  # its HTTP client is imported only where it is configured
+
+        token = resolve_secret(policy.token) if policy.token else ""
+        return await open_authzen(policy.url, token, timeout_s)
     return await _remote(policy, bundle, timeout_s)
 
 

@@ -10,6 +10,7 @@ from adapters.pdp.activation import Engine
 from adapters.pdp.bundle import PolicyRefused
 from gateway.a2a.directory import Agents
 from gateway.app.boxes import Sandboxing
+from gateway.app.bundles import PolicyBundles
 from gateway.app.endpoints import Front
 from gateway.app.policy import ActivePolicy, open_engine, read_policy
 from gateway.config import Policy, Settings, reload, watch
@@ -20,7 +21,7 @@ from gateway.running import Running
 
 log = logging.getLogger("interlock.config")
 
-_FIXED = ("listen", "state", "identity", "sandbox", "audit", "telemetry", "limits")
+_FIXED = ("listen", "state", "identity", "sandbox", "audit", "telemetry", "limits", "decisions", "approvals")
 """Sections that take effect at the next start."""
 
 EVERY_LIST: Final[tuple[Change, ...]] = ("tools", "prompts", "resources")
@@ -48,12 +49,22 @@ class Reloader:
         self._running = running
         self._front = front
         self._events = events
+        self._bundles: PolicyBundles | None = None
         self.fault = ""
         """Why the last change was not taken; empty when it was."""
 
     def servers(self) -> tuple[str, ...]:
         """The MCP servers that are configured now."""
         return tuple(self._settings.upstreams)
+
+    def take_bundles(self, bundles: PolicyBundles) -> None:
+        """Let `bundles` open policies that come from a server, and follow that one."""
+        self._bundles = bundles
+
+    def announce(self) -> None:
+        """Tell clients that the policy is another one, so that lists may be too."""
+        for change in EVERY_LIST:
+            self._events.publish(Event("", change))
 
     def start(self) -> None:
         """Serve what was configured at the start."""
@@ -81,7 +92,16 @@ class Reloader:
             self._take(settings, engine)
 
     async def _new_engine(self, policy: Policy) -> Engine | None:
-        """An engine for the policy, or `None` when the one that decides is just that."""
+        """An engine for the policy, or `None` when the one that decides is just that.
+
+        What a server has under unchanged settings is looked at when that server is asked, and not here.
+        """
+        if policy.from_bundle and policy == self._settings.policy:
+            return None
+        if policy.from_bundle:
+            if self._bundles is None:
+                raise ConfigError([("policy.url", "takes effect at the next start")])
+            return await self._bundles.open(policy)
         bundle = await read_policy(policy)
         if bundle.revision == self._policy.revision and policy == self._settings.policy:
             return None
@@ -97,13 +117,14 @@ class Reloader:
             self._policy.activate(engine)
         self._apply(settings)
         if engine is not None:
-            for change in EVERY_LIST:
-                self._events.publish(Event("", change))
+            self.announce()
         log.info("configuration reloaded: %d upstreams, policy %s", len(settings.upstreams), self._policy.revision)
 
     def _apply(self, settings: Settings) -> None:
         self._settings = settings
         servers, agents = tuple(settings.upstreams), tuple(settings.agents)
+        if self._bundles is not None:
+            self._bundles.follow(settings.policy)
         self._sandboxing.follow(settings)
         self._registry.configure((*servers, *agents))
         self._agents.configure((*servers, *agents))

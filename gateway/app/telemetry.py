@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from gateway.config.secrets import resolve_value
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
     from gateway.audit.journal import RecordSink
+
+SERVICE_NAME_VARIABLE: Final = "OTEL_SERVICE_NAME"
+"""Where OpenTelemetry has the name of a service."""
 
 
 async def export_telemetry(
@@ -38,7 +41,7 @@ async def export_telemetry(
     otlp = OtlpSettings(
         settings.otlp_endpoint,
         headers={name: resolve_value(value) for name, value in settings.otlp_headers.items()},
-        service_name=settings.service_name,
+        service_name=os.environ.get(SERVICE_NAME_VARIABLE) or "interlock",
         service_version=version,
         instance_id=os.urandom(8).hex(),
         environment=settings.environment,

@@ -1,4 +1,4 @@
-"""What is forgotten in time: tasks that ended long ago, and push configurations that no agent ever took up."""
+"""What is forgotten in time: tasks that ended long ago, push configurations that no agent took up, old tickets."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import anyio
 from gateway.a2a.push_records import PushRecords
 from gateway.errors import InterlockError
 from gateway.ports import TaskStore
+from gateway.tickets import ApprovalStore
 
 log = logging.getLogger("interlock.a2a")
 
@@ -37,4 +38,19 @@ async def forget_in_time(
         else:
             if forgotten or dropped:
                 log.info("forgotten: %d tasks that ended long ago, %d pending webhooks", forgotten, dropped)
+        await wait(DAY_S)
+
+
+async def forget_tickets(
+    store: ApprovalStore, clock_ms: Callable[[], int], *, wait: Callable[[float], Awaitable[None]] = anyio.sleep
+) -> None:
+    """Forget held calls whose time was over long ago, at the start and once a day, until cancelled."""
+    while True:
+        try:
+            forgotten = await store.prune_tickets(clock_ms() - KEPT_MS)
+        except (InterlockError, TimeoutError) as exc:
+            log.warning("old approvals were not forgotten, which is tried again in a day: %s", exc)
+        else:
+            if forgotten:
+                log.info("forgotten: %d approvals whose time was over long ago", forgotten)
         await wait(DAY_S)

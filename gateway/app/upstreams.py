@@ -50,6 +50,8 @@ from gateway.types import Era
 log = logging.getLogger("interlock.upstreams")
 
 STORE_S: Final = 10.0
+PARKED_TTL_S: Final = 600
+"""How long a call waits for an answer from its user (elicitation, sampling) before it is given up."""
 
 _LIST_OF: Final[Mapping[Kind, str]] = {
     "tool": "tools",
@@ -127,7 +129,7 @@ class UpstreamFactory:
             name=name,
             timeout_s=min(configured.timeout_s, limits.call_timeout_s),
             max_bytes=configured.max_result_bytes,
-            parked_ttl_s=limits.parked_ttl_s,
+            parked_ttl_s=PARKED_TTL_S,
             max_parked=limits.max_parked,
         )
 
@@ -167,7 +169,7 @@ class UpstreamFactory:
             credentials = [(key.lower().encode(), resolve_value(value).encode()) for key, value in spec.headers.items()]
             return HttpServer(Site(name, pool, target, tuple(credentials)), era=era, idle_s=spec.idle_s)
         pipe = self.sandboxing.pipe_to(name, spec)
-        return StdioServer(pipe, era=era, group=group, idle_s=spec.idle_s, max_processes=spec.max_processes, news=news)
+        return StdioServer(pipe, era=era, group=group, idle_s=spec.idle_s, news=news)
 
     def crashed(self, name: str) -> None:
         """An upstream does not run any more: it could not be started as configured, or we made a mistake."""

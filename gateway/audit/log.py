@@ -45,7 +45,7 @@ class LogLimits:
     """When the log signs, starts a new segment and deletes an old one."""
 
     checkpoint_entries: int = 256
-    checkpoint_s: float = 5.0
+    checkpoint_s: float = 60.0
     segment_bytes: int = 64 * 1024 * 1024
     segment_s: float = 30 * DAY_S
     """Age at which a segment is full, so that retention works on a quiet gateway too."""

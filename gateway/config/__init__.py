@@ -5,6 +5,8 @@ Reading it imports no vendor SDK, so that `interlock check` is quick and works w
 
 from __future__ import annotations
 
+from gateway.config.decisions import Approvals, Decisions, Policy
+from gateway.config.fields import policy_library, starter_policies
 from gateway.config.reading import load, loads, reload
 from gateway.config.secrets import is_reference, resolve_secret
 from gateway.config.tree import (
@@ -13,19 +15,18 @@ from gateway.config.tree import (
     Issuer,
     Limits,
     Listen,
-    Policy,
     Sandbox,
     Settings,
     State,
     Telemetry,
     Upstream,
-    policy_library,
-    starter_policies,
 )
 from gateway.config.watching import watch
 
 __all__ = [
+    "Approvals",
     "Audit",
+    "Decisions",
     "Identity",
     "Issuer",
     "Limits",

@@ -11,10 +11,11 @@ from typing import Final, TypeAlias, get_args
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from gateway.config.fields import NO_OVERRIDES, Overrides, Section
 from gateway.config.lines import line_of, lines_in
 from gateway.config.secrets import is_reference
 from gateway.config.suggestions import nearest
-from gateway.config.tree import NO_OVERRIDES, Overrides, Section, Settings, Source
+from gateway.config.tree import Settings, Source
 from gateway.errors import ConfigError
 
 MAX_FILE_BYTES: Final = 1024 * 1024
@@ -195,7 +196,13 @@ def _keys_of(section: type[Section], path: tuple[str, ...]) -> Iterator[str]:
 
 def secrets_in(settings: Settings) -> Mapping[str, str]:
     """Every reference that the settings hold, by the path of its key: `interlock doctor` follows them all."""
-    values = {"policy.token": settings.policy.token, "state.password": settings.state.password}
+    policy = settings.policy
+    values = {
+        "policy.token": policy.token,
+        "policy.bundle_key": policy.bundle_key,
+        "state.password": settings.state.password,
+        "decisions.upload_token": settings.decisions.upload_token,
+    }
     tables = {"telemetry.otlp_headers": settings.telemetry.otlp_headers}
     for upstream, entry in settings.upstreams.items():
         tables |= {f"upstreams.{upstream}.env": entry.env, f"upstreams.{upstream}.headers": entry.headers}

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
 from gateway import codec
 from gateway.errors import InterlockError
@@ -34,8 +34,8 @@ class Views:
     upstreams: Callable[[], list[Mapping[str, object]]]
 
 
-def admin_app(views: Views, identifier: Identifier, guards: Guards) -> Starlette:
-    """Everything that is not an MCP endpoint."""
+def admin_app(views: Views, identifier: Identifier, guards: Guards, more: Sequence[BaseRoute] = ()) -> Starlette:
+    """Everything that is not an MCP endpoint; `more` is what other listeners serve beside it."""
 
     async def healthz(_request: Request) -> Response:
         return PlainTextResponse("ok\n")
@@ -72,6 +72,7 @@ def admin_app(views: Views, identifier: Identifier, guards: Guards) -> Starlette
         Route("/.well-known/oauth-protected-resource/{path:path}", metadata),
         Route(JWKS_PATH, jwks),
         Route("/admin/upstreams", guarded(upstreams, guards)),
+        *more,
     ]
     return Starlette(routes=routes)
 

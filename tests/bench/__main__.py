@@ -5,6 +5,7 @@ python -m tests.bench --gate                a short run that fails when a govern
 python -m tests.bench --long                the same as without, and 100,000 calls
 python -m tests.bench --no-gateway          only the upstream and nginx
 python -m tests.bench --a2a                 what calls to an A2A agent cost instead, and the events of its streams
+python -m tests.bench --policy              what decisions cost instead: embedded, in OPA, lists, replay, a few minutes
 python -m tests.bench --sandboxes           what boxes cost instead: starts, clones, lines and memory, a few minutes
 """
 
@@ -22,7 +23,7 @@ from typing import Final
 import uvloop
 
 from conformance.processes import NotStarted, end_when_told
-from tests.bench import a2a, meters, sandboxes
+from tests.bench import a2a, meters, policies, sandboxes
 from tests.bench.comparison import Measured, as_text, compare
 from tests.bench.load import LoadFailed
 from tests.bench.probes import Finding, huge_answers, long_list, many_calls, ten_upstreams
@@ -47,6 +48,7 @@ def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--gateway", default="", metavar="COMMAND", help="another gateway; {config} is its file")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     parser.add_argument("--a2a", action="store_true", help="calls to an agent, and events of its streams")
+    parser.add_argument("--policy", action="store_true", help="what decisions cost, beside their aims; always succeeds")
     parser.add_argument("--sandboxes", action="store_true", help="what boxes cost, beside their aims; always succeeds")
     names = ", ".join(sandboxes.NAMES)
     parser.add_argument("--driver", action="append", choices=sandboxes.NAMES, metavar="NAME", help=f"one of {names}")
@@ -55,6 +57,8 @@ def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error("--sandboxes has no gate: times of boxes differ too much between machines")
     if options.a2a and (options.gate or options.sandboxes):
         parser.error("--a2a is a measurement of its own: give neither --gate nor --sandboxes")
+    if options.policy and (options.gate or options.a2a or options.sandboxes):
+        parser.error("--policy is a measurement of its own: give none of --gate, --a2a and --sandboxes")
     if options.driver and not options.sandboxes:
         parser.error("--driver goes with --sandboxes")
     return options
@@ -72,6 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.a2a:
             return _a2a(options)
+        if options.policy:
+            return _policy(options)
         with tempfile.TemporaryDirectory(prefix="interlock-bench-") as place:
             rows, findings = uvloop.run(_measure(options, Path(place)))
     except (NotStarted, LoadFailed, TimeoutError) as fault:
@@ -88,6 +94,13 @@ def _a2a(options: argparse.Namespace) -> int:
         )
     sys.stdout.write((report.as_json() if options.json else report.as_text()) + "\n")
     return 0 if all(finding.ok for finding in report.findings) else 1
+
+
+def _policy(options: argparse.Namespace) -> int:
+    with tempfile.TemporaryDirectory(prefix="interlock-bench-") as place:
+        report = uvloop.run(policies.measure(Path(place)))
+    sys.stdout.write((report.as_json() if options.json else report.as_text()) + "\n")
+    return 0
 
 
 def _sandboxes(options: argparse.Namespace) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Final, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 Held: TypeAlias = Literal["median", "added", "ratio"]
 """Which figure of a row the aim is for."""
@@ -78,16 +78,14 @@ class Unmeasured:
     reason: str
 
 
-_HEAD: Final = (
-    f"  {'driver':<11}{'what':<58}{'median':>9}{'p10':>9}{'p90':>9}  {'':<4}{'rounds':>6}"
-    f"{'plain':>9}{'added':>9}{'ratio':>7}  aim"
-)
-
-
-def table(rows: Iterable[Row], faults: Iterable[Unmeasured]) -> str:
-    """All rows, then what is missing."""
+def table(rows: Iterable[Row], faults: Iterable[Unmeasured], *, driver: str = "driver", plain: str = "plain") -> str:
+    """All rows, then what is missing. The words are the heads of the first column and of what rows stand beside."""
+    head = (
+        f"  {driver:<11}{'what':<58}{'median':>9}{'p10':>9}{'p90':>9}  {'':<4}{'rounds':>6}"
+        f"{plain:>9}{'added':>9}{'ratio':>7}  aim"
+    )
     missing = [f"  {fault.driver:<11}{fault.what}: not measured: {fault.reason}" for fault in faults]
-    return "\n".join([_HEAD, *map(_line, rows), *missing])
+    return "\n".join([head, *map(_line, rows), *missing])
 
 
 def _line(row: Row) -> str:

@@ -16,7 +16,7 @@ from typing import Final, TypeAlias, get_args
 
 from gateway.app.boxes import drivers_of
 from gateway.config import Settings
-from gateway.config.tree import DriverName
+from gateway.config.fields import DriverName
 from gateway.errors import InterlockError
 from sandboxes.cgroups import Cgroups
 from sandboxes.driver import Driver

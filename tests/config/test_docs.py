@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from gateway.config import loads
+from gateway.config.fields import Section
 from gateway.config.reading import dotted, keys
-from gateway.config.tree import Section, Settings, Upstream
+from gateway.config.tree import Settings, Upstream
 
 ROOT = Path(__file__).parents[2]
 ROW = re.compile(r"^\| `([A-Za-z_.]+)` \| (.+?) \| (.+) \|$", re.MULTILINE)

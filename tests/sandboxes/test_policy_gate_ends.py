@@ -20,6 +20,7 @@ from gateway.errors import (
     PolicyDenied,
     UpstreamUnavailable,
 )
+from gateway.tickets import Approval
 from gateway.types import Authorized, Call, Identity, Permit
 from sandboxes.ceiling import Ceiling
 from tests.authz.test_policies import authz_on, library_with
@@ -119,7 +120,7 @@ async def _while_asking(world: World, do: Callable[[Sequence[anyio.Event]], obje
     inner = world.decider
 
     class Slow(FakeDecider):
-        async def decide(self, call: Call, identity: Identity) -> Permit:
+        async def decide(self, call: Call, identity: Identity, approval: Approval | None = None) -> Permit:
             if call.action == "egress.connect":
                 asking.set()
                 await answer.wait()

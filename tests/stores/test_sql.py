@@ -72,7 +72,7 @@ async def test_old_database_is_migrated_and_a_backup_is_kept(tmp_path: Path) -> 
     backup = tmp_path / "data" / "state.db.bak-0001"
     assert query(backup, "SELECT version_num FROM alembic_version") == [("0001",)]
     assert query(backup, "SELECT id FROM api_keys") == [("k1",)]
-    assert query(file, "SELECT version_num FROM alembic_version") == [("0003",)]
+    assert query(file, "SELECT version_num FROM alembic_version") == [("0005",)]
     assert backup.stat().st_mode & 0o777 == 0o600
 
 
@@ -114,7 +114,7 @@ async def test_newer_database_is_refused_and_left_alone(tmp_path: Path) -> None:
         native.execute("UPDATE alembic_version SET version_num = '0999'")
         native.commit()
 
-    with pytest.raises(ConfigError, match=r"revision '0999', written by a newer version .* knows up to '0003'"):
+    with pytest.raises(ConfigError, match=r"revision '0999', written by a newer version .* knows up to '0005'"):
         await opened(tmp_path / "data")
 
     assert query(file, "SELECT version_num FROM alembic_version") == [("0999",)]

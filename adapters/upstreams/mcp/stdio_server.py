@@ -20,6 +20,8 @@ from gateway.ports import Relay
 from gateway.types import Era
 
 MAX_PARKED: Final = 1_024
+MAX_PROCESSES: Final = 8
+"""Of one upstream, the common one among them. Beyond that, clients share the common one."""
 
 _Key: TypeAlias = "tuple[str, bytes]"
 """A client, and what it can be asked."""
@@ -41,7 +43,7 @@ class StdioServer:
         era: Era | None,
         group: TaskGroup,
         idle_s: float,
-        max_processes: int,
+        max_processes: int = MAX_PROCESSES,
         news: News,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
