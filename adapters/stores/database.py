@@ -35,6 +35,9 @@ class Database:
         self.insert: Callable[[Table], Any] = _INSERTS[engine.dialect.name]
         # SQLite has one write lock and waits for it by sleeping, in no order: so writers of this process take turns.
         self._turn = anyio.Lock() if engine.dialect.name == "sqlite" else nullcontext()
+        # Cancelled in a query, SQLite's driver leaves a task behind that waits for ever and keeps the process from
+        # ending. Nothing takes long there; a server may be out of reach, so what is asked of one can be cancelled.
+        self._to_the_end = engine.dialect.name == "sqlite"
 
     async def aclose(self) -> None:
         """Give the connections back."""
@@ -51,7 +54,7 @@ class Database:
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncConnection]:
         """A connection for questions."""
-        with _named():
+        with _named(), anyio.CancelScope(shield=self._to_the_end):
             async with self._engine.connect() as connection:
                 yield connection
 
@@ -59,8 +62,10 @@ class Database:
     async def writing(self) -> AsyncIterator[AsyncConnection]:
         """A transaction that is committed at the end of the block."""
         with _named():
-            async with self._turn, self._writer.begin() as connection:
-                yield connection
+            async with self._turn:
+                with anyio.CancelScope(shield=self._to_the_end):
+                    async with self._writer.begin() as connection:
+                        yield connection
 
 
 @contextmanager

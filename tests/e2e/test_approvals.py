@@ -286,7 +286,8 @@ async def test_kill_switch_reaches_other_replicas_within_seconds(tmp_path: Path)
             async with in_process(other), other.caller(ana) as caller:
                 before = await caller.ask("tools/list")
                 body = {"kind": "upstream", "value": "one"}
-                answers.append(api(World(place, Heard(), upstream, ana, "", op), op, "PUT", "/switches", body))
+                world = World(place, Heard(), upstream, ana, "", op)
+                answers.append(await to_thread.run_sync(api, world, op, "PUT", "/switches", body))
 
                 async def stopped() -> bool:
                     return "kill switch" in (await caller.call("one__echo", {"text": "x"})).text

@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
@@ -342,3 +343,20 @@ async def test_url_of_a_server_is_printed_without_its_password() -> None:
 
     assert place.url == make_url("postgresql+asyncpg://ana:hunter2@db.example/state")
     assert str(place) == "postgresql+asyncpg://ana:***@db.example/state"
+
+
+async def test_question_that_is_cancelled_leaves_nothing_behind_that_waits(tmp_path: Path) -> None:
+    store = await open_store("", data_dir=tmp_path, clock_s=time.time)
+    before = {task.id for task in anyio.get_running_tasks()}
+
+    with anyio.fail_after(20):
+        for _ in range(5):
+            async with anyio.create_task_group() as group:
+                for _ in range(3):
+                    group.start_soon(store.keys)
+                await anyio.lowlevel.checkpoint()
+                group.cancel_scope.cancel()
+    left = [task for task in anyio.get_running_tasks() if task.id not in before]
+
+    await store.aclose()
+    assert left == []
