@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Protocol, TypeAlias
-from uuid import uuid4
 
 import anyio
 import pytest
 
-from adapters.stores.sql import open_store
 from gateway.tickets import (
     WITHDRAWN_COUNTS_MS,
     ApprovalStore,
@@ -27,7 +22,7 @@ from gateway.tickets import (
     Vote,
 )
 from gateway.types import FrozenDict, freeze
-from tests.contracts import postgres
+from tests.contracts.conftest import Replicas
 from tests.fakes import FakeApprovalStore
 
 
@@ -76,33 +71,14 @@ GRANT = StandingGrant(
 EVERYTHING = Switch("everything", "", "an incident", "user:op", 5)
 
 
-@pytest.fixture(scope="session")
-def cluster() -> Iterator[Path]:
-    with postgres.cluster() as home:
-        yield home
+@pytest.fixture
+def another(replicas: Replicas) -> Opener:
+    fake = FakeApprovalStore()
 
+    async def opened() -> Store:
+        return fake if replicas is None else (await replicas()).approvals
 
-@pytest.fixture(params=["fake", "sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
-async def another(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Opener]:
-    if request.param == "fake":
-        fake = FakeApprovalStore()
-
-        async def same() -> Store:
-            return fake
-
-        yield same
-        return
-    url = ""
-    if request.param == "postgresql":
-        url = postgres.create_database(request.getfixturevalue("cluster"), f"t{uuid4().hex}")
-    async with AsyncExitStack() as stack:
-
-        async def real() -> Store:
-            store = await open_store(url, data_dir=tmp_path / "data", clock_s=time.time)
-            stack.push_async_callback(store.aclose)
-            return store.approvals
-
-        yield real
+    return opened
 
 
 @pytest.fixture

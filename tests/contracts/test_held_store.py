@@ -2,45 +2,25 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack
 from dataclasses import replace
-from pathlib import Path
-from uuid import uuid4
 
 import anyio
 import pytest
 
-from adapters.stores.sql import open_store
 from gateway.tickets import HeldCall, HeldCallStore
-from tests.contracts import postgres
+from tests.contracts.conftest import Replicas
 from tests.fake_held import FakeHeldCallStore
 
 HELD = HeldCall("apr-1", "jwt\x1fhttps://idp\x1fuser\x1fana", b"\x00sealed\xff", 1_000, 1_000, 9_000)
 
 
-@pytest.fixture(scope="session")
-def cluster() -> Iterator[Path]:
-    with postgres.cluster() as home:
-        yield home
-
-
-@pytest.fixture(params=["fake", "sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
-async def stores(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[tuple[HeldCallStore, HeldCallStore]]:
+@pytest.fixture
+async def stores(replicas: Replicas) -> tuple[HeldCallStore, HeldCallStore]:
     """The same state as two replicas see it."""
-    if request.param == "fake":
+    if replicas is None:
         fake = FakeHeldCallStore()
-        yield fake, fake
-        return
-    url = ""
-    if request.param == "postgresql":
-        url = postgres.create_database(request.getfixturevalue("cluster"), f"t{uuid4().hex}")
-    async with AsyncExitStack() as stack:
-        opened = [await open_store(url, data_dir=tmp_path / "data", clock_s=time.time) for _ in range(2)]
-        for store in opened:
-            stack.push_async_callback(store.aclose)
-        yield opened[0].held, opened[1].held
+        return fake, fake
+    return (await replicas()).held, (await replicas()).held
 
 
 async def test_what_is_kept_comes_back_as_it_was_from_every_replica(

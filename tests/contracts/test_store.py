@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import TypeAlias
 from uuid import uuid4
 
 import anyio
 import pytest
 
-from adapters.stores.sql import open_store
 from gateway.ports import ApiKey, Pin, StateStore
-from tests.contracts import postgres
+from tests.contracts.conftest import Replicas
 from tests.fakes import FakeStore
 
 Opener: TypeAlias = Callable[[], Awaitable[StateStore]]
@@ -25,33 +21,14 @@ KEY = ApiKey("k1", b"\x01" * 32, "user", "user:ana", "acme", ("analyst", "dev"),
 PIN = Pin("warehouse", "tool", "query", "sha256:1", b'{"name":"query"}', "user:ana", 30)
 
 
-@pytest.fixture(scope="session")
-def cluster() -> Iterator[Path]:
-    with postgres.cluster() as home:
-        yield home
+@pytest.fixture
+def another(replicas: Replicas) -> Opener:
+    fake = FakeStore()
 
+    async def opened() -> StateStore:
+        return fake if replicas is None else (await replicas())
 
-@pytest.fixture(params=["fake", "sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
-async def another(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Opener]:
-    if request.param == "fake":
-        fake = FakeStore()
-
-        async def same() -> StateStore:
-            return fake
-
-        yield same
-        return
-    url = ""
-    if request.param == "postgresql":
-        url = postgres.create_database(request.getfixturevalue("cluster"), f"t{uuid4().hex}")
-    async with AsyncExitStack() as stack:
-
-        async def real() -> StateStore:
-            store = await open_store(url, data_dir=tmp_path / "data", clock_s=time.time)
-            stack.push_async_callback(store.aclose)
-            return store
-
-        yield real
+    return opened
 
 
 @pytest.fixture

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import TypeAlias
 from uuid import uuid4
 
 import anyio
 import pytest
 
-from adapters.stores.sql import open_store
 from gateway.ports import PushRecord, TaskQuery, TaskRecord, TaskStore
-from tests.contracts import postgres
+from tests.contracts.conftest import Replicas
 from tests.fakes import FakeTaskStore
 
 Opener: TypeAlias = Callable[[], Awaitable[TaskStore]]
@@ -29,33 +25,14 @@ PUSH = PushRecord("planner", "t1", "p1", ANA, "relay-1", b"\x00sealed\xff", 300)
 MINE = TaskQuery("planner", ANA)
 
 
-@pytest.fixture(scope="session")
-def cluster() -> Iterator[Path]:
-    with postgres.cluster() as home:
-        yield home
+@pytest.fixture
+def another(replicas: Replicas) -> Opener:
+    fake = FakeTaskStore()
 
+    async def opened() -> TaskStore:
+        return fake if replicas is None else (await replicas()).tasks
 
-@pytest.fixture(params=["fake", "sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
-async def another(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Opener]:
-    if request.param == "fake":
-        fake = FakeTaskStore()
-
-        async def same() -> TaskStore:
-            return fake
-
-        yield same
-        return
-    url = ""
-    if request.param == "postgresql":
-        url = postgres.create_database(request.getfixturevalue("cluster"), f"t{uuid4().hex}")
-    async with AsyncExitStack() as stack:
-
-        async def real() -> TaskStore:
-            store = await open_store(url, data_dir=tmp_path / "data", clock_s=time.time)
-            stack.push_async_callback(store.aclose)
-            return store.tasks
-
-        yield real
+    return opened
 
 
 @pytest.fixture
