@@ -5,9 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from threading import Thread
 
 import anyio
 import pytest
@@ -19,6 +18,7 @@ from gateway.app.approvals import Heralds, open_approvals
 from gateway.approvals.notices import Notice
 from gateway.config import Settings
 from tests.approvals.worlds import NOW_MS, a_ticket
+from tests.servers.posts import Quiet, served
 
 NOTICE = Notice("approval.requested", a_ticket(), NOW_MS)
 
@@ -27,7 +27,7 @@ NOTICE = Notice("approval.requested", a_ticket(), NOW_MS)
 def receiver(status: int, location: str, asked: list[str]) -> Iterator[str]:
     """A receiver that answers so; gives its address, and keeps the paths that it was asked at."""
 
-    class Post(BaseHTTPRequestHandler):
+    class Post(Quiet, BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             asked.append(self.path)
             self.rfile.read(int(self.headers["content-length"]))
@@ -36,18 +36,8 @@ def receiver(status: int, location: str, asked: list[str]) -> Iterator[str]:
             self.send_header("content-length", "0")
             self.end_headers()
 
-        def log_message(self, *_: object) -> None:
-            return
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Post)
-    thread = Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/hook"
-    finally:
-        server.shutdown()
-        thread.join(5)
-        server.server_close()
+    with served(Post) as url:
+        yield f"{url}/hook"
 
 
 async def sent(url: str) -> str:

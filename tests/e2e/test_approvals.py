@@ -9,9 +9,8 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from threading import Thread
 
 import anyio
 import httpx2
@@ -24,6 +23,7 @@ from tests.conformance.talking import Json
 from tests.e2e.eventually import eventually
 from tests.e2e.place import Place, as_process, in_process, interlock, new_key, prepare, rules
 from tests.servers.launch import Started, http_server
+from tests.servers.posts import Quiet, served
 
 RULES = """
 allow if input.subject.id == "user:ana"
@@ -55,7 +55,7 @@ class Heard:
 def receiver(heard: Heard) -> Iterator[str]:
     """A receiver of webhooks; gives its address."""
 
-    class Post(BaseHTTPRequestHandler):
+    class Post(Quiet, BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"]))
             if heard.refuse:
@@ -69,18 +69,8 @@ def receiver(heard: Heard) -> Iterator[str]:
                 self.send_response(204)
             self.end_headers()
 
-        def log_message(self, *_: object) -> None:
-            return
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Post)
-    thread = Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/hook"
-    finally:
-        server.shutdown()
-        thread.join(5)
-        server.server_close()
+    with served(Post) as url:
+        yield f"{url}/hook"
 
 
 @dataclass(frozen=True, slots=True)
