@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -13,6 +11,7 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from adapters.stores.schema import SCHEMA
+from gateway.database_files import make_private
 from gateway.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -106,10 +105,11 @@ def prepare_file(place: Place, data_dir: Path | None) -> None:
         place.file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if data_dir is not None and data_dir.is_dir():
             data_dir.chmod(0o700)
-        os.close(os.open(place.file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, stat.S_IRUSR | stat.S_IWUSR))
-        place.file.chmod(0o600)  # SQLite gives its -wal and -shm files the mode of the database
+        make_private(place.file)
     except OSError as exc:
-        raise ConfigError([("state", f"{place}: {exc.strerror}: give the gateway a directory it can write")]) from exc
+        raise ConfigError(
+            [("state", f"{place}: {exc.strerror or exc}: give the gateway a directory it can write")]
+        ) from exc
 
 
 def make_engine(place: Place) -> AsyncEngine:
