@@ -1,5 +1,5 @@
-"""The one path: identify, decide, wait for people where policy asks, execute under the permit, decide on the result,
-record.
+"""The one path: identify, decide, wait for people where policy asks, reserve what it may cost, execute under the
+permit, decide on the result, settle, record.
 
 The order is the security property, so it is code in one method and never configuration (architecture, "The spine").
 """
@@ -26,11 +26,15 @@ from gateway.errors import (
     UnknownResource,
     UpstreamProtocolError,
 )
-from gateway.ports import Exchange, Gate, Identifier, Recorder, Relay, Sink, Switches, Upstream
-from gateway.progress import Progress, intent_of, note, note_approval, record_of
+from gateway.models.calls import ACTION as MODEL_CALL
+from gateway.models.calls import call_facts
+from gateway.ports import Budgets, Exchange, Gate, Identifier, Recorder, Relay, Sink, Switches, Upstream
+from gateway.progress import Budgeted, Progress, intent_of, note, note_approval, record_of
 from gateway.tickets import Approval
 from gateway.types import (
     EMPTY,
+    MAX_LEAVES,
+    MAX_MODEL_LEAVES,
     Authorized,
     Call,
     Credentials,
@@ -44,7 +48,7 @@ from gateway.types import (
     freeze,
 )
 
-VERSIONS: Final[Mapping[str, str]] = {"mcp": "2026-07-28", "a2a": "1.0"}
+VERSIONS: Final[Mapping[str, str]] = {"mcp": "2026-07-28", "a2a": "1.0", "model": "1"}
 """What a call speaks that the gateway makes across a bridge."""
 
 CALLBACK_ACTIONS: Final[Mapping[str, tuple[str, str]]] = {
@@ -95,7 +99,7 @@ class Pipeline:
     """Takes every action of every agent through the governed path.
 
     `upstream_for` finds what carries a resource's calls out, and raises `UnknownResource` when nothing does. Without a
-    `gate`, what policy holds is refused.
+    `gate`, what policy holds is refused, and without `budgets` what it sets a budget for.
     """
 
     def __init__(
@@ -110,6 +114,10 @@ class Pipeline:
         gate: Gate | None = None,
         switches: Switches | None = None,
     ) -> None:
+        self.budgets: Budgets | None = None
+        """What keeps budgets, once there is something."""
+        self.sampler: Callable[[str], Upstream | None] = _no_sampler
+        """What answers a question of an upstream in the client's place, if anything does."""
         self._gate = gate
         self._switches = switches
         self._flying: dict[Progress, Identity] = {}
@@ -141,11 +149,13 @@ class Pipeline:
             self._flying[progress] = identity
             permit = await self._decide(progress, identity)
             authorized = Authorized(progress.call, identity, permit)
-            if before is not None:
-                await before()
-            await self._commit_intent(authorized)
-            result = await self._execute(progress, authorized, exchange, by)
-            result = await self._inspect(progress, authorized, result)
+            async with Budgeted(self.budgets, progress, authorized):
+                await self._use_approvals(progress)
+                if before is not None:
+                    await before()
+                await self._commit_intent(authorized)
+                result = await self._execute(progress, authorized, exchange, by)
+                result = await self._inspect(progress, authorized, result)
             if progress.killed is not None:  # whoever carried it out took no notice of the cancellation
                 raise asyncio.CancelledError
         except asyncio.CancelledError:
@@ -229,7 +239,7 @@ class Pipeline:
     async def _approved(
         self, progress: Progress, identity: Identity, held: ApprovalPending, *, edits: int = MAX_EDITS
     ) -> Permit:
-        """The permit for a held call to which people agreed: used up, and decided again with what they agreed to."""
+        """The permit for a held call to which people agreed: decided again with what they agreed to."""
         if self._gate is None or held.needs is None:
             raise held
         approval = await self._gate.admit(progress.call, identity, held.needs)
@@ -242,9 +252,15 @@ class Pipeline:
                 raise
             # Policy holds the edited call as another one: people have to agree to that as well.
             permit = await self._approved(progress, identity, again, edits=edits - 1)
-        await self._gate.spend(approval)
-        note_approval(progress, approval)
+        progress.agreed.append(approval)
         return permit
+
+    async def _use_approvals(self, progress: Progress) -> None:
+        """Use up what people agreed to, last before the effect: what is refused until then leaves it as it is."""
+        for approval in progress.agreed:
+            if self._gate is not None:
+                await self._gate.spend(approval)
+            note_approval(progress, approval)
 
     async def _commit_intent(self, authorized: Authorized) -> None:
         """Where policy asks for it, the record is on disk before the effect (obligation `audit`, `durable`)."""
@@ -258,11 +274,13 @@ class Pipeline:
         call = authorized.call
         if call.resource.quarantine:
             raise _quarantined(authorized)
+        progress.started_executing = True
         try:
-            if call.method in CALLBACK_ACTIONS:
-                return await exchange.ask(call)
             relay: Relay = _GovernedRelay(self, authorized, exchange, progress)
-            return await (by or self._upstream_for(call)).execute(authorized, relay)
+            sampler = self.sampler(call.method) if call.method in CALLBACK_ACTIONS else None
+            if call.method in CALLBACK_ACTIONS and sampler is None:
+                return await exchange.ask(call)
+            return await (sampler or by or self._upstream_for(call)).execute(authorized, relay)
         finally:
             progress.executed = time.perf_counter_ns()
 
@@ -310,7 +328,7 @@ class Pipeline:
         sink: Sink | None = None,
     ) -> Result:
         """Take something that a call causes through the same path, as a call of its own with that one as its parent."""
-        frozen = freeze(dict(params))
+        frozen = freeze(dict(params), max_leaves=MAX_MODEL_LEAVES if action == MODEL_CALL else MAX_LEAVES)
         call = replace(
             parent.call,
             id=self._new_id(),
@@ -319,6 +337,7 @@ class Pipeline:
             resource=resource,
             params=frozen if isinstance(frozen, FrozenDict) else FrozenDict(),
             parent_id=parent.call.id,
+            root_id=parent.call.root_id or parent.call.id,
             resume=None,
             facts=EMPTY,
         )
@@ -329,6 +348,8 @@ class Pipeline:
             exchange = _Overheard(exchange, sink, exchange.capabilities)
         if call.protocol == "a2a":  # rules read these of calls that a client makes, and hold for this one as well
             call = replace(call, facts=FrozenDict(facts_of(method, call.params)))
+        elif action == MODEL_CALL:
+            call = replace(call, facts=call_facts(method, resource, call.params))
         return await self.handle(call, parent.identity, exchange, by=by)
 
 
@@ -352,7 +373,9 @@ class _GovernedRelay:
 
     @property
     def capabilities(self) -> Mapping[str, object]:
-        return self._exchange.capabilities
+        known = self._exchange.capabilities
+        sampled = "sampling" not in known and self._pipeline.sampler("sampling/createMessage") is not None
+        return {**known, "sampling": {}} if sampled else known
 
     @property
     def log_level(self) -> str:
@@ -376,6 +399,7 @@ class _GovernedRelay:
         return await self._pipeline.ask_client(self._authorized, self._exchange, method, params)
 
     async def emit(self, event: bytes) -> None:
+        self._progress.answering = True
         inspected = await self._pipeline.inspect_event(self._authorized, event)
         self._progress.labels.update(inspected.labels)
         self._progress.streamed += len(inspected.payload)
@@ -418,6 +442,10 @@ class _Overheard:
 
     async def emit(self, event: bytes) -> None:
         await self._sink(event)
+
+
+def _no_sampler(_method: str) -> None:
+    """Clients answer themselves."""
 
 
 def _asker(resource_type: str, asking: Resource) -> Resource:

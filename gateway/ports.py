@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
+from gateway.errors import InterlockError
 from gateway.tickets import Approval
 from gateway.types import Authorized, Call, Credentials, Era, Identity, NeedsApproval, Reason, Resource, Result
 
@@ -98,6 +100,45 @@ class Switches(Protocol):
 
     def refusal(self, call: Call, identity: Identity) -> Reason | None:
         """Why no such call is carried out now; `None` while no switch is set for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What became of a call that something was reserved for."""
+
+    started: bool = False
+    """Somebody began to carry it out."""
+    streamed: bool = False
+    """Something of its answer came, even if nobody was given it."""
+    result: Result | None = None
+    error: BaseException | None = None
+
+
+class Spending(Protocol):
+    """What one call in flight may spend."""
+
+    @property
+    def warnings(self) -> Sequence[Mapping[str, object]]:
+        """Budgets that are near their limits, for the record."""
+
+    def timed(self) -> AbstractContextManager[object]:
+        """Ends the block (by cancellation) when the seconds of a budget are used up. Entered once."""
+
+    def out_of_time(self) -> InterlockError | None:
+        """The refusal of a call that was ended so; `None` for any other."""
+
+
+class Budgets(Protocol):
+    """What calls may spend, as their path sees it."""
+
+    async def reserve(self, authorized: Authorized) -> Spending | None:
+        """Set aside what the call may need; `None` where neither its permit nor a call that caused it has a budget.
+
+        Raises `QuotaExceeded` where there is too little.
+        """
+
+    async def settle(self, spending: Spending, spent: Spent) -> Mapping[str, object]:
+        """Charge what it came to, and give the rest back. Gives what the record says of it."""
 
 
 class Identifier(Protocol):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass, field
+from types import TracebackType
 
 from gateway.errors import InterlockError, PolicyDenied
-from gateway.ports import CallRecord
+from gateway.ports import Budgets, CallRecord, Spending, Spent
 from gateway.tickets import Approval
 from gateway.types import Authorized, Call, Identity, Obligation, Permit, Reason, Result, Ruling
 
@@ -26,6 +27,11 @@ class Progress:
     result: Result | None = None
     notes: dict[str, object] | None = None
     streamed: int = 0
+    answering: bool = False
+    """An event of its answer came, whatever became of it."""
+    started_executing: bool = False
+    agreed: list[Approval] = field(default_factory=list)
+    """What people agreed to, to be used up before the effect."""
     approvals: list[Approval] = field(default_factory=list)
     """What people agreed to, used up for this call."""
     labels: set[str] = field(default_factory=set)
@@ -51,6 +57,42 @@ def note_approval(progress: Progress, approval: Approval) -> None:
 
 def _named(approval: Approval) -> dict[str, object]:
     return {"id": approval.id, "approvers": list(approval.approvers)}
+
+
+class Budgeted:
+    """A block in which a call spends what was reserved for it; whatever happens in there is settled.
+
+    Raises `QuotaExceeded` where there is too little, or no longer enough time. Without a budget it does nothing.
+    """
+
+    def __init__(self, budgets: Budgets | None, progress: Progress, authorized: Authorized) -> None:
+        self._budgets = budgets
+        self._progress = progress
+        self._authorized = authorized
+        self._spending: Spending | None = None
+
+    async def __aenter__(self) -> None:
+        if self._budgets is None:
+            if any(item.type == "budget" for item in self._authorized.permit.obligations):
+                raise PolicyDenied("policy sets a budget, and nothing here keeps one")
+        elif (spending := await self._budgets.reserve(self._authorized)) is not None:
+            self._spending = spending
+            self._timed = self._spending.timed()
+            self._timed.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._budgets is None or self._spending is None:
+            return
+        over = self._timed.__exit__(kind, error, trace) or isinstance(error, Exception)
+        progress, late = self._progress, self._spending.out_of_time() if over else None
+        refused = None if late is not None else error  # a call whose time is up was carried out until then
+        spent = Spent(progress.started_executing, progress.answering, progress.result, refused)
+        told = await self._budgets.settle(self._spending, spent)
+        note(progress, "budget", {**told, "warnings": self._spending.warnings})
+        if late is not None:
+            raise late from error
 
 
 def intent_of(authorized: Authorized, now_ns: int) -> CallRecord:

@@ -174,8 +174,11 @@ class ApprovalStore(Protocol):
     async def grants(self, now_ms: int) -> Sequence[StandingGrant]:
         """Those that still hold, newest first."""
 
-    async def use_grant(self, scopes: Sequence[str], now_ms: int) -> StandingGrant | None:
-        """Take one use of a grant that holds and has one of these scopes, at once; `None` when there is none."""
+    async def grant_for(self, scopes: Sequence[str], now_ms: int) -> StandingGrant | None:
+        """Of the grants that hold and have one of these scopes, the one with the first of them that ends first."""
+
+    async def use_grant(self, grant_id: str, now_ms: int) -> bool:
+        """Take one use of a grant, at once; `False` when it does not hold."""
 
     async def drop_grant(self, grant_id: str) -> bool: ...
 

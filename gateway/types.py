@@ -14,6 +14,8 @@ from gateway.errors import InputTooLarge, PermitMismatch
 
 MAX_DEPTH: Final = 32
 MAX_LEAVES: Final = 2_000
+MAX_MODEL_LEAVES: Final = 200_000
+"""In what models are asked: policy is shown an outline of what has more than others may have."""
 SECRET: Final = "[secret]"  # noqa: S105  # the opposite of one
 """What stands in `Call.arguments` in place of a secret."""
 
@@ -47,13 +49,13 @@ _EMPTY_OF: Final[Mapping[type, object]] = {dict: EMPTY, FrozenDict: EMPTY, list:
 """What an empty container becomes, by its type."""
 
 
-def freeze(value: object) -> object:
+def freeze(value: object, *, max_leaves: int = MAX_LEAVES) -> object:
     """A deep-frozen copy of a JSON value.
 
     Raises `InputTooLarge` beyond 32 levels or 2,000 leaves (policy contract, "Question"): policy could not be
     asked about such a value.
     """
-    leaves = [0]
+    leaves = [0, max_leaves]
     return _freeze(value, 0, leaves)
 
 
@@ -67,8 +69,8 @@ def _freeze(value: object, depth: int, leaves: list[int]) -> object:
         _check_depth(depth)
         return tuple([_freeze(item, depth + 1, leaves) for item in cast("list[object]", value)])
     leaves[0] += 1  # what is empty counts, too: it costs as much
-    if leaves[0] > MAX_LEAVES:
-        raise InputTooLarge(f"more than {MAX_LEAVES} values in the arguments")
+    if leaves[0] > leaves[1]:
+        raise InputTooLarge(f"more than {leaves[1]} values in the arguments")
     return _EMPTY_OF[kind] if not value and kind in _EMPTY_OF else value
 
 
@@ -103,6 +105,8 @@ class Identity:
     credential_id: str = ""
     hops: tuple[str, ...] = ()
     """The agents behind this gateway that the call came through, first one first (`gateway.identity.chain`)."""
+    root: str = ""
+    """The call that the chain of agents began with; empty where it came through none."""
 
     @cached_property
     def principal(self) -> str:
@@ -182,6 +186,8 @@ class Call:
     tracestate: str = ""
     parent_id: str = ""
     """The call that caused this one (a sampling request during a tool call), or empty."""
+    root_id: str = ""
+    """The first of the calls that caused one another, or empty for that one itself."""
     started_ns: int = 0
     facts: Mapping[str, object] = EMPTY
     """What the listener read off the parameters for policy, as members of `resource.properties` (A2A: `message`...)."""
@@ -201,7 +207,9 @@ class Call:
 
     @property
     def _read(self) -> object:
-        return self.params.get("arguments") if self.protocol == "mcp" else _without_secrets(self.params)
+        if self.protocol == "a2a":
+            return _without_secrets(self.params)
+        return self.params.get("arguments") if self.protocol == "mcp" else self.params
 
     @cached_property
     def digest(self) -> str:
@@ -314,6 +322,27 @@ class Authorized:
             raise PermitMismatch("the permit is for another call")
 
 
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a call used up, as whole numbers so that sums are exact."""
+
+    nano_usd: int = 0
+    """Money, in billionths of a US dollar."""
+    tokens: int = 0
+    """Of models, what went in and what came out."""
+    calls: int = 0
+    millis: int = 0
+    """Time, in thousandths of a second."""
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.nano_usd + other.nano_usd,
+            self.tokens + other.tokens,
+            self.calls + other.calls,
+            self.millis + other.millis,
+        )
+
+
 Outcome: TypeAlias = Literal["ok", "tool_error", "rpc_error", "input_required"]
 
 
@@ -328,3 +357,5 @@ class Result:
     """Response headers of the upstream that its protocol wants handed on (A2A: `A2A-Extensions`, `Retry-After`)."""
     state: Mapping[str, object] | None = None
     """With `input_required`: what the next round needs; the listener seals it into `requestState`."""
+    usage: Usage | None = None
+    """What was used up for it beyond the call itself and its time; `None` where nobody counted."""

@@ -96,13 +96,17 @@ class FakeApprovalStore:
         found = [each for each in self._grants.values() if _holds(each, now_ms)]
         return sorted(found, key=lambda each: (each.created_ms, each.id), reverse=True)
 
-    async def use_grant(self, scopes: Sequence[str], now_ms: int) -> StandingGrant | None:
+    async def grant_for(self, scopes: Sequence[str], now_ms: int) -> StandingGrant | None:
         found = [each for each in await self.grants(now_ms) if each.scope in scopes]
-        if not found:
-            return None
-        taken = min(found, key=lambda each: (scopes.index(each.scope), each.expires_ms, each.id))
-        self._grants[taken.id] = replace(taken, uses_left=taken.uses_left - 1, used_ms=now_ms)
-        return self._grants[taken.id]
+        return min(found, key=lambda each: (scopes.index(each.scope), each.expires_ms, each.id), default=None)
+
+    async def use_grant(self, grant_id: str, now_ms: int) -> bool:
+        self._answer()
+        grant = self._grants.get(grant_id)
+        if grant is None or not _holds(grant, now_ms):
+            return False
+        self._grants[grant_id] = replace(grant, uses_left=grant.uses_left - 1, used_ms=now_ms)
+        return True
 
     async def drop_grant(self, grant_id: str) -> bool:
         self._answer()

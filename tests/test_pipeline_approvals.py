@@ -8,11 +8,15 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from gateway.errors import ApprovalPending, PolicyDenied
+from gateway.authz.obligations import obligations_in
+from gateway.budgets.ledger import Ledger
+from gateway.errors import ApprovalPending, PolicyDenied, QuotaExceeded
 from gateway.ports import Relay
-from gateway.tickets import StandingGrant, Switch, Ticket, TicketQuery, Vote
-from gateway.types import Authorized, Call, Result
-from tests.approvals.worlds import NOW_MS, PAY, World, a_call, frozen, needs
+from gateway.spending import NOTHING, StandingQuery
+from gateway.tickets import Approval, StandingGrant, Switch, Ticket, TicketQuery, Vote
+from gateway.types import Authorized, Call, Identity, Permit, Result
+from tests.approvals.worlds import ANA, NOW_MS, PAY, Holding, World, a_call, frozen, needs
+from tests.fake_budgets import FakeBudgetStore
 
 KILL = Switch("tool", "bank/pay", "", "user:op", 1)
 
@@ -79,6 +83,85 @@ async def test_of_calls_that_race_for_an_approval_one_is_carried_out() -> None:
 
     assert sorted(fates) == ["done"] + ["held"] * 7
     assert len(world.upstream.executed) == 1
+
+
+class Charging(Holding):
+    """Sets a budget on what it permits."""
+
+    calls = 1
+
+    async def decide(self, call: Call, identity: Identity, approval: Approval | None = None) -> Permit:
+        permit = await super().decide(call, identity, approval)
+        limits = {"scope": "subject", "calls": self.calls}
+        return replace(permit, obligations=obligations_in([{"type": "budget", "properties": limits}]))
+
+
+async def test_approval_is_left_as_it_is_where_the_budget_is_used_up() -> None:
+    decider = Charging()
+    world = World(decider=decider)
+    world.pipeline.budgets = Ledger(FakeBudgetStore(), clock_ms=lambda: world.now_ms)
+    ticket = await agree(world, (await world.held()).ticket_id)
+    decider.calls = 0
+
+    with pytest.raises(QuotaExceeded):
+        await world.make()
+    kept = await world.store.ticket(ticket.id)
+    decider.calls = 1
+    await world.make()
+
+    assert kept is not None
+    assert kept.state == "approved"
+    assert world.trail.records[1].notes is None
+    assert len(world.upstream.executed) == 1
+
+
+async def test_use_of_a_standing_grant_is_left_where_the_budget_is_used_up() -> None:
+    decider = Charging()
+    world = World(decider=decider)
+    world.pipeline.budgets = Ledger(FakeBudgetStore(), clock_ms=lambda: world.now_ms)
+    ticket = await world.store.ticket((await world.held()).ticket_id)
+    assert ticket is not None
+    grant = StandingGrant("g", ticket.scopes[1], "", True, (), ticket.id, ticket.shown, 0, 9**9, 0, 0, 1)
+    await world.store.put_grant(grant)
+    decider.calls = 0
+
+    with pytest.raises(QuotaExceeded):
+        await world.make()
+    kept = await world.store.grants(world.now_ms)
+    decider.calls = 9
+    await world.make()
+    await world.held()
+
+    assert kept == [grant]
+    assert len(world.upstream.executed) == 1
+
+
+async def test_standing_grant_that_was_taken_back_meanwhile_carries_nothing_out() -> None:
+    world = World()
+    ticket = await world.store.ticket((await world.held()).ticket_id)
+    assert ticket is not None
+    grant = StandingGrant("g", ticket.scopes[1], "", True, (), ticket.id, ticket.shown, 0, 9**9, 0, 0, 1)
+    await world.store.put_grant(grant)
+    found = await world.gate.admit(a_call(), ANA, needs())
+    await world.store.drop_grant("g")
+
+    with pytest.raises(ApprovalPending, match="make the call again"):
+        await world.gate.spend(found)
+
+
+async def test_budget_is_given_back_where_the_approval_was_used_meanwhile() -> None:
+    store = FakeBudgetStore()
+    world = World(decider=Charging())
+    world.pipeline.budgets = Ledger(store, clock_ms=lambda: world.now_ms)
+    ticket = await agree(world, (await world.held()).ticket_id)
+    world.store.before_change = lambda: world.store.steal(ticket.id, state="spent")
+
+    with pytest.raises(ApprovalPending):
+        await world.make()
+
+    (standing,) = await store.standings(StandingQuery(world.now_ms))
+    assert world.upstream.executed == []
+    assert (standing.spent, standing.held) == (NOTHING, NOTHING)
 
 
 async def test_approval_that_another_replica_used_meanwhile_is_none() -> None:

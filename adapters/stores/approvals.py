@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any, Final, cast
 
 from sqlalchemy import ColumnElement, RowMapping, and_, case, delete, func, or_, select, update
@@ -112,22 +112,19 @@ class SqlApprovalStore:
             found = map(_grant, (await connection.execute(query)).mappings())
             return sorted(found, key=lambda grant: (grant.created_ms, grant.id), reverse=True)
 
-    async def use_grant(self, scopes: Sequence[str], now_ms: int) -> StandingGrant | None:
-        """One use less of the narrowest grant that holds, of several the one that is over first."""
+    async def grant_for(self, scopes: Sequence[str], now_ms: int) -> StandingGrant | None:
+        """The narrowest grant that holds, of several the one that is over first."""
         query = select(approval_grants).where(_GRANT.scope.in_(scopes), *_holding(now_ms))
-        async with self._database.reading() as connection:  # mostly there is none, and then nobody waits for a lock
-            if (await connection.execute(query.limit(1))).first() is None:
-                return None
-        async with self._database.writing() as connection:
-            await _lock(connection)
+        async with self._database.reading() as connection:
             found = [_grant(row) for row in (await connection.execute(query)).mappings()]
-            if not found:
-                return None
-            taken = min(found, key=lambda grant: (scopes.index(grant.scope), grant.expires_ms, grant.id))
-            used = replace(taken, uses_left=taken.uses_left - 1, used_ms=now_ms)
-            change = update(approval_grants).where(_GRANT.id == used.id)
-            await connection.execute(change.values(uses_left=used.uses_left, used_ms=used.used_ms))
-            return used
+        return min(found, key=lambda grant: (scopes.index(grant.scope), grant.expires_ms, grant.id), default=None)
+
+    async def use_grant(self, grant_id: str, now_ms: int) -> bool:
+        """One use less, while it holds."""
+        query = update(approval_grants).where(_GRANT.id == grant_id, *_holding(now_ms))
+        async with self._database.writing() as connection:
+            used = query.values(uses_left=_GRANT.uses_left - 1, used_ms=now_ms)
+            return bool((await connection.execute(used)).rowcount)
 
     async def drop_grant(self, grant_id: str) -> bool:
         """End a grant; `False` when there is none."""

@@ -179,3 +179,41 @@ held_calls = Table(
     Column("version", BigInteger, nullable=False),
     Index("held_calls_by_time", "expires_ms"),
 )
+
+budget_accounts = Table(
+    "budget_accounts",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("holder_key", String(64), nullable=False),
+    Column("scope", String(16), nullable=False),
+    Column("holder", Text, nullable=False),
+    Column("tenant", Text, nullable=False),
+    Column("name", String(64), nullable=False),
+    Column("window_s", BigInteger, nullable=False),
+    Column("starts_s", BigInteger, nullable=False),
+    Column("ends_s", BigInteger, nullable=False),
+    Column("nano_usd", BigInteger, nullable=False),
+    Column("tokens", BigInteger, nullable=False),
+    Column("calls", BigInteger, nullable=False),
+    Column("millis", BigInteger, nullable=False),
+    Column("terms", JSON, nullable=False),
+    Column("updated_ms", BigInteger, nullable=False),
+    Index("budget_accounts_by_holder", "holder_key"),
+    Index("budget_accounts_by_time", "updated_ms"),
+)
+"""`ends_s` is 0 where the window has no end. Whoever changes what an account has or holds has its row locked."""
+
+budget_holds = Table(
+    "budget_holds",
+    metadata,
+    Column("hold", String(64), primary_key=True),
+    Column("account", String(64), primary_key=True),
+    Column("nano_usd", BigInteger, nullable=False),
+    Column("tokens", BigInteger, nullable=False),
+    Column("calls", BigInteger, nullable=False),
+    Column("millis", BigInteger, nullable=False),
+    Column("lease_ms", BigInteger, nullable=False),
+    Index("budget_holds_by_account", "account", "lease_ms"),
+    Index("budget_holds_by_lease", "lease_ms"),
+)
+"""What calls in flight hold of an account. One whose lease is over counts no more."""

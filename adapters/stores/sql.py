@@ -18,6 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from adapters.stores.approvals import SqlApprovalStore
+from adapters.stores.budgets import SqlBudgetStore
 from adapters.stores.database import Database, StateUnavailable
 from adapters.stores.held import SqlHeldCallStore
 from adapters.stores.migrate import migrate
@@ -70,6 +71,8 @@ class SqlStore:
         """Those of calls that wait for people, and of kill switches."""
         self.held = SqlHeldCallStore(self._database)
         """Those of held calls that clients ask after."""
+        self.budgets = SqlBudgetStore(self._database)
+        """Those of what was spent."""
 
     async def aclose(self) -> None:
         """Give the connections back."""

@@ -63,7 +63,7 @@ class ApprovalGate:
             await self._use_up(ticket, now_ms)  # the call that it was given back to is begun anew: that is another one
             ticket = None
         if ticket is None or ticket.state == "pending":
-            grant = await self._store.use_grant(scopes_of(call, identity, needs), now_ms)
+            grant = await self._store.grant_for(scopes_of(call, identity, needs), now_ms)
             if grant is not None:
                 return Approval(grant.id, grant.granted_by, covers_in(needs.request), standing=True)
         if ticket is None:
@@ -73,12 +73,12 @@ class ApprovalGate:
         raise _denied(ticket, needs) if ticket.state == "denied" else self._pending(ticket, needs)
 
     async def spend(self, approval: Approval) -> None:
-        """As the port says. A standing grant gave its use when it was found."""
-        if approval.standing:
-            return
-        ticket = await self._store.ticket(approval.id)
+        """As the port says; of a standing grant, one use."""
         now_ms = self._clock_ms()
-        await self._use_up(ticket, now_ms)
+        if not approval.standing:
+            await self._use_up(await self._store.ticket(approval.id), now_ms)
+        elif not await self._store.use_grant(approval.id, now_ms):
+            raise ApprovalPending("the standing grant was used up by other calls, or is over: make the call again")
 
     async def give_back(self, approval: Approval) -> None:
         """As the port says, for the next round of that call. Whatever keeps it from it, people are asked again."""

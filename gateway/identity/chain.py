@@ -10,7 +10,8 @@ is taken to do so for everything it was asked, and may visit none of the agents 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -23,6 +24,7 @@ from gateway.errors import PolicyDenied, Unauthenticated
 from gateway.identity import base64url
 from gateway.identity.bearer import malformed, refused
 from gateway.identity.claims import strict_object
+from gateway.spending import root_of
 from gateway.types import Authorized, Entity, Identity, Reason
 
 MAX_DEPTH: Final = 8
@@ -41,6 +43,8 @@ class Hops:
 
     delegation: tuple[str, ...]
     agents: tuple[str, ...]
+    root: str = ""
+    """The call that it began with: what all of it spends together. Older tokens do not say."""
 
 
 @dataclass(slots=True)
@@ -81,6 +85,7 @@ class Chains:
             on_behalf_of=_principal(hops.delegation) or identity.on_behalf_of,
             delegation=delegation,
             hops=hops.agents,
+            root=hops.root,
         )
 
     @contextmanager
@@ -88,7 +93,8 @@ class Chains:
         """The token for a call to `agent`. Raises `PolicyDenied` for a loop, and for a chain that is too long."""
         identity, call = authorized.identity, authorized.call
         self._check(authorized, agent)
-        hops = Hops(identity.delegation or (identity.subject.id,), (*identity.hops, agent))
+        delegation = identity.delegation or (identity.subject.id,)
+        hops = Hops(delegation, (*identity.hops, agent), root_of(call, identity))
         work = self._work.setdefault(agent, {})
         work[call.id] = _Work(hops, self.clock_s() + TTL_S)
         try:
@@ -103,6 +109,7 @@ class Chains:
         if len(work) >= MAX_WORK and name not in work:
             _forget_old(work, now_s)
             if len(work) >= MAX_WORK:  # whoever fills this up must not make us forget a chain
+                hops = replace(hops, root=f"agent:{agent}")
                 name = f"some:{hops}"
         work.pop(name, None)  # what is noted last stands last
         work[name] = _Work(hops, now_s + TTL_S)
@@ -138,11 +145,12 @@ class Chains:
         now_s = self.clock_s()
         work = self._work.get(agent, {})
         _forget_old(work, now_s)
-        known = {item.hops for item in work.values()}
+        root = _shared_root(item.hops.root for item in work.values())
+        known = {replace(item.hops, root=root) for item in work.values()}
         if len(known) == 1:
             return known.pop()
         agents = dict.fromkeys(name for hops in sorted(known, key=str) for name in hops.agents)
-        return Hops((), tuple(agents))
+        return Hops((), tuple(agents), root)
 
     def _token(self, hops: Hops, agent: str, call_id: str) -> str:
         now_s = int(self.clock_s())
@@ -154,6 +162,7 @@ class Chains:
             "jti": call_id,
             "agent": agent,
             "hops": hops.agents,
+            "root": hops.root,
             **_nested(hops.delegation),
         }
         head = base64url.encode(codec.dumps({"alg": "EdDSA", "typ": _TYPE}))
@@ -170,7 +179,7 @@ class Chains:
             raise refused(
                 f"the Interlock-Chain token was handed to another agent: use a key whose subject is {words!r}"
             )
-        return Hops(_unnested(claims), _texts(claims.get("hops")))
+        return Hops(_unnested(claims), _texts(claims.get("hops")), _text(claims.get("root", "")))
 
     def _verified(self, token: str) -> bytes:
         if len(token) > MAX_TOKEN or token.count(".") != 2:
@@ -189,6 +198,14 @@ class Chains:
 def _forget_old(work: dict[str, _Work], now_s: float) -> None:
     while work and work[name := next(iter(work))].until_s <= now_s:
         del work[name]
+
+
+def _shared_root(every: Iterable[str]) -> str:
+    """One for whatever an agent works on: where it does not say for which, it spends for all of it together."""
+    roots = sorted({*every} - {""})
+    if len(roots) < 2:
+        return "".join(roots)
+    return "some:" + hashlib.sha256("\x00".join(roots).encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 def _nested(delegation: tuple[str, ...]) -> dict[str, object]:

@@ -283,13 +283,13 @@ async def test_grant_is_used_up_on_every_replica(another: Opener) -> None:
     first, second = await another(), await another()
     await first.put_grant(GRANT)
 
-    used = [await store.use_grant(["other", GRANT.scope], 1_500) for store in (first, second, first)]
+    left = [await second.grant_for(["other", GRANT.scope], 1_500)]
+    for store in (first, second):
+        assert await store.use_grant(GRANT.id, 1_500)
+        left.append(await first.grant_for([GRANT.scope], 1_500))
 
-    assert used == [
-        replace(GRANT, uses_left=1, used_ms=1_500),
-        replace(GRANT, uses_left=0, used_ms=1_500),
-        None,
-    ]
+    assert left == [GRANT, replace(GRANT, uses_left=1, used_ms=1_500), None]
+    assert not await first.use_grant(GRANT.id, 1_500)
     assert list(await second.grants(1_500)) == []
 
 
@@ -299,7 +299,7 @@ async def test_use_of_a_grant_is_taken_once_however_many_ask(another: Opener) ->
     used: list[bool] = []
 
     async def use(store: Store) -> None:
-        used.append(await store.use_grant([GRANT.scope], 1_000) is not None)
+        used.append(await store.use_grant(GRANT.id, 1_000))
 
     with anyio.fail_after(60):
         async with anyio.create_task_group() as group:
@@ -309,14 +309,17 @@ async def test_use_of_a_grant_is_taken_once_however_many_ask(another: Opener) ->
     assert sum(used) == 3
 
 
-async def test_narrowest_grant_is_used_first_and_then_the_one_that_ends_first(store: Store) -> None:
+async def test_narrowest_grant_is_found_first_and_then_the_one_that_ends_first(store: Store) -> None:
     await store.put_grant(replace(GRANT, id="any", scope="any", expires_ms=2_000))
     await store.put_grant(replace(GRANT, id="later", scope="exact", expires_ms=8_000, uses_left=1))
     await store.put_grant(replace(GRANT, id="soon", scope="exact", expires_ms=5_000, uses_left=1))
 
-    used = [await store.use_grant(["exact", "any"], 1_000) for _ in range(3)]
+    found: list[str] = []
+    while (grant := await store.grant_for(["exact", "any"], 1_000)) is not None:
+        found.append(grant.id)
+        await store.drop_grant(grant.id)
 
-    assert [grant.id for grant in used if grant is not None] == ["soon", "later", "any"]
+    assert found == ["soon", "later", "any"]
 
 
 @pytest.mark.parametrize(("now_ms", "holds"), [(2_999, True), (3_000, False), (9_000, False)])
@@ -324,13 +327,14 @@ async def test_grant_fades_with_disuse(store: Store, now_ms: int, holds: bool) -
     await store.put_grant(GRANT)
 
     assert bool(await store.grants(now_ms)) is holds
-    assert (await store.use_grant([GRANT.scope], now_ms) is not None) is holds
+    assert (await store.grant_for([GRANT.scope], now_ms) is not None) is holds
+    assert await store.use_grant(GRANT.id, now_ms) is holds
 
 
 async def test_use_keeps_a_grant_from_fading_but_not_beyond_its_end(store: Store) -> None:
     await store.put_grant(replace(GRANT, uses_left=9))
 
-    used = [await store.use_grant([GRANT.scope], now_ms) is not None for now_ms in (2_500, 4_400, 6_300, 8_200, 9_000)]
+    used = [await store.use_grant(GRANT.id, now_ms) for now_ms in (2_500, 4_400, 6_300, 8_200, 9_000)]
 
     assert used == [True, True, True, True, False]
 
@@ -339,7 +343,7 @@ async def test_grant_is_dropped_once(store: Store) -> None:
     await store.put_grant(GRANT)
 
     assert [await store.drop_grant("gr-1") for _ in range(2)] == [True, False]
-    assert await store.use_grant([GRANT.scope], 1_000) is None
+    assert not await store.use_grant(GRANT.id, 1_000)
 
 
 async def test_switches_are_set_again_and_cleared_on_every_replica(another: Opener) -> None:

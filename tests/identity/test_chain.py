@@ -53,6 +53,32 @@ def test_agent_that_hands_its_token_back_acts_for_whom_it_was_asked() -> None:
     assert found.hops == ("planner",)
 
 
+def test_chain_says_with_which_call_it_began_however_long_it_gets() -> None:
+    signing = chains()
+
+    with signing.entering(calling(ANA, "planner", 1), "planner") as token:
+        planner = signing.extended(agent("planner"), token)
+        with signing.entering(calling(planner, "writer", 2), "writer") as further:
+            writer = signing.extended(agent("writer"), further)
+            without = signing.extended(agent("writer"), "")
+
+    assert (planner.root, writer.root, without.root) == ("c1", "c1", "c1")
+
+
+def test_agent_that_does_not_say_for_which_of_its_tasks_it_calls_spends_for_all_of_them() -> None:
+    signing = chains()
+
+    with (
+        signing.entering(calling(ANA, "planner", 1), "planner"),
+        signing.entering(calling(ANA, "planner", 2), "planner"),
+    ):
+        first, again = (signing.extended(agent("planner"), "") for _ in range(2))
+
+    assert first.root.startswith("some:")
+    assert first.root == again.root
+    assert first.delegation == ("user:ana", "agent:planner")
+
+
 def test_chain_grows_with_each_hop_and_a_replica_reads_it() -> None:
     first, second = chains(), chains()
 

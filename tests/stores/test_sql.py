@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import sys
 import time
 from contextlib import closing
 from pathlib import Path
@@ -73,7 +74,7 @@ async def test_old_database_is_migrated_and_a_backup_is_kept(tmp_path: Path) -> 
     backup = tmp_path / "data" / "state.db.bak-0001"
     assert query(backup, "SELECT version_num FROM alembic_version") == [("0001",)]
     assert query(backup, "SELECT id FROM api_keys") == [("k1",)]
-    assert query(file, "SELECT version_num FROM alembic_version") == [("0005",)]
+    assert query(file, "SELECT version_num FROM alembic_version") == [("0006",)]
     assert backup.stat().st_mode & 0o777 == 0o600
 
 
@@ -115,7 +116,7 @@ async def test_newer_database_is_refused_and_left_alone(tmp_path: Path) -> None:
         native.execute("UPDATE alembic_version SET version_num = '0999'")
         native.commit()
 
-    with pytest.raises(ConfigError, match=r"revision '0999', written by a newer version .* knows up to '0005'"):
+    with pytest.raises(ConfigError, match=r"revision '0999', written by a newer version .* knows up to '0006'"):
         await opened(tmp_path / "data")
 
     assert query(file, "SELECT version_num FROM alembic_version") == [("0999",)]
@@ -360,3 +361,33 @@ async def test_question_that_is_cancelled_leaves_nothing_behind_that_waits(tmp_p
 
     await store.aclose()
     assert left == []
+
+
+ANOTHER_PROCESS = """
+import sqlite3, sys
+database = sqlite3.connect(sys.argv[1])
+database.execute("UPDATE meta SET value = value + 1 WHERE name = 'revision'")
+database.commit()
+print(database.execute("SELECT count(*) FROM api_keys").fetchone()[0])
+database.close()
+"""
+
+
+async def test_what_other_processes_write_is_seen_and_what_is_written_is_kept_however_often_it_is_opened(
+    tmp_path: Path,
+) -> None:
+    store = await opened(tmp_path)
+    await (await opened(tmp_path)).aclose()  # as the demonstration does, in the gateway's own process
+    asked = [sys.executable, "-c", ANOTHER_PROCESS, str(tmp_path / "state.db")]
+    before = await store.revision()
+
+    with anyio.fail_after(30):
+        await anyio.run_process(asked)
+        seen = await store.revision()
+        await store.put_key(KEY)
+        counted = await anyio.run_process(asked)
+    again = await store.revision()
+    await store.aclose()
+
+    assert (seen, again) == (before + 1, before + 3), "a process that closed the database took its log away"
+    assert counted.stdout.strip() == b"1"

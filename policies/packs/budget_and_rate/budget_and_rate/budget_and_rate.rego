@@ -1,7 +1,7 @@
-# How often, how much and how large: rates for each tool, caller and upstream, a day's budget of calls, caps.
+# How often, how much and how large: budgets in money, tokens, calls and seconds, rates for each tool, caller and
+# upstream, caps.
 #
-# Put it beside a package that allows: this one only limits. What calls cost in money or tokens is not known to policy
-# yet, so budgets are counted in calls. ../README.md has what to edit.
+# Put it beside a package that allows: this one only limits. ../README.md has what to edit.
 package rules.budget_and_rate
 
 import future.keywords.not
@@ -22,6 +22,32 @@ obligation contains {"type": "rate", "properties": {"limit": max(limits), "windo
 of_roles contains entry if {
 	some role in input.subject.properties.roles
 	entry := data.budget_and_rate.roles[role]
+}
+
+# What may be spent: by each subject, tenant, agent, session or tree of calls, as the data says for the action or for
+# all of them. The gateway keeps the accounts.
+obligation contains {"type": "budget", "properties": entry} if {
+	input.action.name in counted
+	some actions in [input.action.name, "*"]
+	some entry in data.budget_and_rate.budgets[actions]
+}
+
+# What a tool costs by itself.
+obligation contains {"type": "cost", "properties": data.budget_and_rate.costs[input.resource.id]} if {
+	input.action.name == "mcp.tools.call"
+}
+
+# When little is left of a budget, what is marked as dear is refused, so that the rest lasts for everything else.
+deny contains {
+	"code": "budget_nearly_used",
+	"message": "little is left of a budget, and this is dear",
+	"public": true,
+	"remedy": "use something cheaper, or have the budget raised (interlock budgets list)",
+} if {
+	input.phase == "request"
+	input.action.name in counted
+	input.context.budget.used >= data.budget_and_rate.spare_from
+	"expensive" in input.resource.properties.catalog.labels
 }
 
 # One caller on everything: the key makes all its calls share, which is a budget where the window is a day.
@@ -91,6 +117,8 @@ deny contains {
 }
 
 configured if {
+	is_object(data.budget_and_rate.budgets)
+	is_number(data.budget_and_rate.spare_from)
 	is_number(data.budget_and_rate.each.limit)
 	is_number(data.budget_and_rate.each.window_s)
 	is_number(data.budget_and_rate.caller.limit)
@@ -106,5 +134,6 @@ counted := {
 	"mcp.resources.read",
 	"mcp.sampling.create",
 	"mcp.tools.call",
+	"model.call",
 	"sandbox.exec",
 }

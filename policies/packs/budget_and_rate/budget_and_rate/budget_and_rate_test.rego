@@ -3,6 +3,12 @@ package tests.budget_and_rate
 import future.keywords.not
 
 settings := {
+	"budgets": {
+		"*": [{"scope": "subject", "usd": 5, "window_s": 86400}],
+		"sandbox.exec": [{"scope": "chain", "seconds": 60}],
+	},
+	"costs": {"warehouse/query": {"usd": 0.01}},
+	"spare_from": 0.9,
 	"each": {"limit": 60, "window_s": 60},
 	"roles": {
 		"batch": {"limit": 600, "window_s": 60},
@@ -67,6 +73,35 @@ test_arguments_and_results_are_capped if {
 test_lists_and_tasks_are_not_counted if {
 	listing := object.union(use([], "x", "y", "low"), {"action": {"name": "mcp.tools.list"}})
 	count(data.rules.budget_and_rate.obligation) == 0 with input as listing with data.budget_and_rate as settings
+}
+
+test_what_is_spent_is_counted if {
+	of_subject := {"scope": "subject", "usd": 5, "window_s": 86400}
+	asked_for(use([], "x", "y", "low"), "budget") == {of_subject}
+	box := object.union(use([], "x", "y", "low"), {"action": {"name": "sandbox.exec"}})
+	asked_for(box, "budget") == {of_subject, {"scope": "chain", "seconds": 60}}
+	asked_for(object.union(use([], "x", "y", "low"), {"action": {"name": "model.call"}}), "budget") == {of_subject}
+	asked_for(object.union(use([], "x", "y", "low"), {"action": {"name": "mcp.tools.list"}}), "budget") == set()
+}
+
+test_a_tool_costs_what_the_data_says if {
+	asked_for(use([], "warehouse", "query", "low"), "cost") == {{"usd": 0.01}}
+	asked_for(use([], "warehouse", "export", "low"), "cost") == set()
+}
+
+dear(phase, labels, used) := {
+	"phase": phase,
+	"subject": {"id": "ana", "properties": {"roles": []}},
+	"action": {"name": "model.call"},
+	"resource": {"id": "p/m", "properties": {"upstream": "p", "catalog": {"risk": "low", "labels": labels}}},
+	"context": {"budget": {"used": used}},
+}
+
+test_what_is_dear_is_spared_when_little_is_left if {
+	codes(dear("request", ["expensive"], 0.89)) == set()
+	codes(dear("request", ["expensive"], 0.9)) == {"budget_nearly_used"}
+	codes(dear("request", [], 0.95)) == set()
+	codes(dear("response", ["expensive"], 0.95)) == set()
 }
 
 sampling(most) := {

@@ -1,0 +1,1 @@
+"""What calls may spend: reserved before their effect, settled after it, kept by a lease in between."""
