@@ -1,0 +1,1 @@
+"""The gain router: its measures, thresholds, learning, files, guard and decisions."""

@@ -1,0 +1,1 @@
+"""Carrying out routed calls: attempts, cooldowns, the cache of answers, sampling."""
