@@ -14,6 +14,8 @@ from gateway.types import Call, Identity
 
 MAX_SESSIONS: Final = 10_000
 MAX_LABELS: Final = 64
+OVERFLOW: Final = "overflow"
+"""Stands for labels that there was no room for."""
 IDLE_NS: Final = 3_600 * 1_000_000_000
 
 
@@ -50,5 +52,7 @@ class Sessions:
     def add_labels(self, call: Call, identity: Identity, labels: Iterable[str]) -> None:
         """Remember labels for the session's later calls. Beyond 64 the list ends with `overflow`."""
         facts = self.of(call, identity)
-        known = sorted({*facts.labels, *labels} - {"overflow"})
-        facts.labels = tuple(known) if len(known) <= MAX_LABELS else (*known[:MAX_LABELS], "overflow")
+        every = {*facts.labels, *labels}
+        known = sorted(every - {OVERFLOW})
+        over = OVERFLOW in every or len(known) > MAX_LABELS
+        facts.labels = (*known[:MAX_LABELS], OVERFLOW) if over else tuple(known)
