@@ -11,6 +11,7 @@ from adapters.pdp.rules import Rule, bound_in, read_in
 from adapters.pdp.syntax import Node
 
 RESULT: Final = "interlock_value_"
+_ROOTS: Final = frozenset({"input", "data"})
 _CONSTANTS: Final = frozenset({"Bool", "Null", "Number", "String", "RawString"})
 
 
@@ -121,7 +122,7 @@ def _in_order(steps: Sequence[Step]) -> list[Step]:
 
 
 def _needed(step: Step) -> set[str]:
-    return read_in(step.node)
+    return read_in(step.node) - _ROOTS  # these have a value wherever they stand, also as the last argument of a call
 
 
 def _given_by(steps: Iterator[Step] | Sequence[Step]) -> set[str]:

@@ -21,12 +21,13 @@ _KINDS: Final[Mapping[str, tuple[str, ...]]] = {
     "tool": ("mcp.tools.call",),
     "prompt": ("mcp.prompts.get", "mcp.completion.complete"),
     "mcp_resource": ("mcp.resources.read", "mcp.resources.subscribe", "mcp.subscriptions.listen"),
-    "model": ("mcp.sampling.create", "model.call"),
+    "model": ("mcp.sampling.create", "model.call", "model.list"),
     "elicitation": ("mcp.elicitation.create",),
     "mcp_task": ("mcp.tasks.get",),
     "agent": ("a2a.card.read", "a2a.message.send"),
     "a2a_task": ("a2a.tasks.get", "a2a.tasks.list", "a2a.push.create"),
-    "memory": ("memory.read", "memory.write"),
+    "memory": ("memory.read", "memory.write", "memory.delete"),
+    "budget": ("budgets.list", "budgets.read", "budgets.reset"),
     "sandbox": ("sandbox.exec",),
     "endpoint": ("egress.connect",),
 }
@@ -38,6 +39,9 @@ _PHASES: Final[tuple[tuple[str, Entrypoint], ...]] = (
 )
 
 
+_CATALOG: Final[Mapping[str, object]] = {"labels": ["pii"], "risk": "high", "pinned": True}
+
+
 def question(action: str, kind: str, phase: str, *, known: bool) -> dict[str, object]:
     """One question (policy contract, "Question"); `known` says whether anything is known of caller and call."""
     properties: dict[str, object] = {"upstream": "sample", "name": "sample", "arguments": {}, "truncated": False}
@@ -45,7 +49,7 @@ def question(action: str, kind: str, phase: str, *, known: bool) -> dict[str, ob
         properties |= {
             "arguments": {"path": "a/b", "sql": "SELECT 1", "limit": 3, "list": ["a"], "nested": {"a": None}}
         }
-        properties |= {"catalog": {"labels": ["pii"], "risk": "high", "pinned": True}, "hints": {"readOnlyHint": True}}
+        properties |= {"catalog": _CATALOG, "hints": {"readOnlyHint": True}}
     properties |= _of_agents(kind, known=known) or _particulars(kind, known=known)
     if phase == "response":
         properties["result"] = {"bytes": 12, "kinds": ["text"], "labels": [], "is_error": False}
@@ -69,6 +73,14 @@ def _particulars(kind: str, *, known: bool) -> dict[str, object]:
     if kind == "endpoint":
         facts |= {"host": "api.example.org", "port": 443, "scheme": "tunnel", "granted": known}
         facts |= {"box": {"driver": "bubblewrap", "level": "process"}}
+    if known and kind == "memory":
+        memory = {"namespace": "default", "scope": "org", "kind": "procedural", "residency": "eu", "whole": False}
+        memory |= {"source": "tool", "person": False, "sources": 1, "trust": 30, "findings": ["directive"]}
+        return {
+            "catalog": {**_CATALOG, "memory": {**memory, "of": {"source": "user", "trust": 90, "subject": "user:ana"}}}
+        }
+    if known and kind == "model":
+        return {"region": "eu", "estimate": {"input_tokens": 9, "output_tokens": 9}, "stream": True, "images": False}
     return facts if kind in {"endpoint", "sandbox"} else {}
 
 
@@ -114,9 +126,15 @@ def _context(*, known: bool) -> dict[str, object]:
     facts: dict[str, object] = {"time_ns": 1_700_000_000_000_000_000, "request_id": "r", "trace_id": "t", "env": "dev"}
     if known:
         facts |= {"session": {"id": "s", "calls": 7, "labels": ["untrusted"]}, "rate": {"calls_1m": 7}, "findings": []}
-        facts |= {"budget": {"spent_usd": 1.25, "tokens": 1200}, "network": {"ip": "127.0.0.1"}}
+        facts |= {"budget": _budget(), "network": {"ip": "127.0.0.1"}}
         facts |= {"supported_obligations": ["redact"], "approval": {"id": "a", "approvers": ["user:bo"]}}
     return facts
+
+
+def _budget() -> dict[str, object]:
+    spent = {"spent_usd": 1.25, "tokens": 1200, "calls": 7, "seconds": 3.5, "used": 0.25, "warns": False}
+    account = {**spent, "scope": "subject", "name": "daily", "window_s": 86400, "limits": {"usd": 5.0}}
+    return {**spent, "accounts": [account]}
 
 
 def _samples() -> Iterator[Sample]:

@@ -19,6 +19,7 @@ VISIBLE: Final = f"{PACKAGE}/visible"
 OURS: Final = "interlock"
 """The member of `custom` (and of `bundles`) that is ours."""
 _NS: Final = 1_000_000_000
+_TO_SECONDS: Final = len("2026-11-23T05:49:37")
 
 
 def event_of(decided: Decided, labels: Mapping[str, str], now_ns: int) -> Event:
@@ -73,7 +74,8 @@ def not_replayable(event: Event, why: str) -> None:
 def timestamp(time_ns: int) -> str:
     """RFC 3339 in UTC with nanoseconds, always of one width: the order of the texts is that of the times."""
     seconds, rest = divmod(time_ns, _NS)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:09}Z"
+    to_seconds = datetime.fromtimestamp(seconds, UTC).isoformat()[:_TO_SECONDS]
+    return f"{to_seconds}.{rest:09}Z"
 
 
 def _asked_ns(question: Mapping[str, object], now_ns: int) -> int:
@@ -83,7 +85,7 @@ def _asked_ns(question: Mapping[str, object], now_ns: int) -> int:
 
 def _at(value: object, path: tuple[str, ...]) -> object:
     for step in path:
-        if not isinstance(value, Mapping):
+        if not isinstance(value, (dict, Mapping)):  # nearly always a dict, which is known without asking the ABC
             return None
         value = value.get(step)
     return value

@@ -11,7 +11,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 import anyio
@@ -24,7 +24,7 @@ from gateway.decisions.event import Event, event_of, said_of, timestamp
 from gateway.decisions.files import Segments
 from gateway.decisions.masking import LogRules, MaskingFailed, apply, masks_in, nested_in, withhold
 from gateway.decisions.upload import UploadBuffer
-from gateway.ports import Decided, DecisionTap
+from gateway.ports import Answer, Decided, DecisionTap
 
 log = logging.getLogger("interlock.decisions")
 
@@ -69,7 +69,10 @@ def _written(decided: Decided) -> _Written | None:
         asked, answered = codec.dumps(question), codec.dumps(answer.value if answer is not None else None)
     except (TypeError, ValueError, RecursionError):
         return None
-    about = replace(decided, question=said_of(question), answer=replace(answer, value=None) if answer else None)
+    said = None if answer is None else Answer(None, answer.revision, answer.engine, answer.cached)
+    about = Decided(
+        decided.decision_id, decided.entrypoint, said_of(question), said, decided.fault, took_ns=decided.took_ns
+    )
     return _Written(about, asked, answered)
 
 

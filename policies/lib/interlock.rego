@@ -146,6 +146,7 @@ stands_for := {
 	"agent": {"name": "a2a.message.send", "method": "SendMessage"},
 	"mcp_resource": {"name": "mcp.resources.read", "method": "resources/read"},
 	"mcp_server": {"name": "mcp.initialize", "method": "initialize"},
+	"memory": {"name": "memory.read", "method": "memory/recall"},
 	"model": {"name": "model.call", "method": "model/call"},
 	"prompt": {"name": "mcp.prompts.get", "method": "prompts/get"},
 	"tool": {"name": "mcp.tools.call", "method": "tools/call"},

@@ -2,105 +2,126 @@
 #
 # Roles come with the caller's key or token. What a role may use stands in grants/data.json, as
 # role -> upstream -> patterns of names. Under the built-in upstream `sandbox` these are the names of its tools and
-# of the environments that code runs in. ../README.md says how to write rules of your own.
+# of the environments that code runs in, under a provider of models those of its models, under `models` those of routes
+# (`auto*`). ../README.md says how to write rules of your own.
 package rules.starter
 
 import future.keywords.not
 
 default allow := false
 
-# Everybody who is somebody may ask what there is; each list then shows what the same person may use.
-allow if {
-	input.action.name in looking
-	input.subject.id != ""
-}
-
-# The catalogue of agents and servers shows what its reader may use, as lists do.
-allow if {
-	input.action.name == "a2a.card.read"
-	input.action.properties.method == "catalog/read"
-	input.subject.id != ""
-}
-
-# Operators see every held call, and set and clear kill switches. A vote needs more than that: see the library.
-allow if {
-	some role in input.subject.properties.roles
-	role in {"interlock-admin", "operator"}
-	input.action.name in operating
-}
-
-operating := {
-	"approvals.list",
-	"approvals.read",
-	"switches.clear",
-	"switches.list",
-	"switches.set",
-}
-
-# Other enforcement points may ask what policy says (AuthZEN).
-allow if {
-	input.action.name == "authzen.evaluate"
-	some role in input.subject.properties.roles
-	role in {"interlock-admin", "pep"}
-}
-
-looking := {
-	"mcp.discover",
-	"mcp.initialize",
-	"mcp.logging.set_level",
-	"mcp.prompts.list",
-	"mcp.resources.list",
-	"mcp.subscriptions.listen",
-	"mcp.templates.list",
-	"mcp.tools.list",
-}
-
+# The usual comes first: what follows a link that holds is not asked. Rules of your own need not stand in this chain.
+#
 # What is granted to one of the caller's roles may be used.
 allow if {
-	input.action.name in using
+	input.action.name in {
+		"mcp.completion.complete",
+		"mcp.prompts.get",
+		"mcp.resources.read",
+		"mcp.resources.subscribe",
+		"mcp.tools.call",
+		"model.call",
+		"sandbox.exec",
+	}
 	some role in input.subject.properties.roles
 	grants := data.grants[role]
 	some upstream in [input.resource.properties.upstream, "*"]
 	some pattern in grants[upstream]
 	glob.match(pattern, null, input.resource.properties.name)
-}
-
-# An agent is granted as a whole (`"NAME": ["*"]`): asking it, and what its caller's own tasks need. Whose a task is
-# the gateway sees to.
-allow if {
+} else if {
+	# Upstreams that are labelled as test material are open to the role of those who test with them, callbacks too. The
+	# world outside is no such upstream, whatever labels it may come with.
+	"conformance" in input.resource.properties.catalog.labels
+	"dev" in input.subject.properties.roles
+	input.action.name != "egress.connect"
+} else if {
+	# Everybody who is somebody may ask what there is; each list then shows what the same person may use.
+	input.action.name in {
+		"mcp.discover",
+		"mcp.initialize",
+		"mcp.logging.set_level",
+		"mcp.prompts.list",
+		"mcp.resources.list",
+		"mcp.subscriptions.listen",
+		"mcp.templates.list",
+		"mcp.tools.list",
+		"model.list",
+	}
+	input.subject.id != ""
+} else if {
+	# An agent is granted as a whole (`"NAME": ["*"]`): asking it, and what its caller's own tasks need. Whose a task
+	# is the gateway sees to.
 	input.action.properties.protocol == "a2a"
 	some role in input.subject.properties.roles
 	some upstream in [input.resource.properties.upstream, "*"]
 	"*" in data.grants[role][upstream]
-}
-
-using := {
-	"mcp.completion.complete",
-	"mcp.prompts.get",
-	"mcp.resources.read",
-	"mcp.resources.subscribe",
-	"mcp.tools.call",
-	"sandbox.exec",
-}
-
-# No rule here allows `egress.connect`: what runs in a sandbox reaches no host at all. ../README.md says how to grant
-# some to one call, and ../examples/sandboxed does it.
-
-# A server may ask the user something in a form that the client draws. Sampling, the list of roots and forms on a
-# web page of the server's choosing stay denied: see the README for how to allow them.
-allow if {
+} else if {
+	# Memory is granted by namespace, as far as it is in the caller's reach, and never as a whole: that is for operators.
+	input.action.name in {"memory.delete", "memory.read", "memory.write"}
+	not input.resource.properties.catalog.memory.whole
+	some role in input.subject.properties.roles
+	some upstream in [input.resource.properties.upstream, "*"]
+	some pattern in data.grants[role][upstream]
+	glob.match(pattern, null, input.resource.properties.name)
+} else if {
+	# Operators see every held call, set and clear kill switches, see and reset budgets, and have what concerns all that
+	# a tenant's memory holds: the review queue, rollback, erasure, import. A vote needs more than that: see the library.
+	input.action.name in {
+		"approvals.list",
+		"approvals.read",
+		"budgets.list",
+		"budgets.read",
+		"budgets.reset",
+		"memory.delete",
+		"memory.read",
+		"memory.write",
+		"switches.clear",
+		"switches.list",
+		"switches.set",
+	}
+	some role in input.subject.properties.roles
+	role in {"interlock-admin", "operator"}
+} else if {
+	# Everybody who is somebody may see what is left of their own budgets.
+	input.action.name == "budgets.list"
+	input.resource.properties.arguments.scope == "mine"
+	input.subject.id != ""
+} else if {
+	# The catalogue of agents and servers shows what its reader may use, as lists do.
+	input.action.name == "a2a.card.read"
+	input.action.properties.method == "catalog/read"
+	input.subject.id != ""
+} else if {
+	# A server may ask the user something in a form that the client draws. Sampling, the list of roots and forms on a
+	# web page of the server's choosing stay denied: see the README for how to allow them.
 	input.action.name == "mcp.elicitation.create"
 	input.resource.properties.mode == "form"
 	input.subject.id != ""
+} else if {
+	# Other enforcement points may ask what policy says (AuthZEN).
+	input.action.name == "authzen.evaluate"
+	some role in input.subject.properties.roles
+	role in {"interlock-admin", "pep"}
 }
 
-# Upstreams that are labelled as test material are open to the role of those who test with them, callbacks too. The
-# world outside is no such upstream, whatever label it may come with.
-allow if {
-	"conformance" in input.resource.properties.catalog.labels
-	"dev" in input.subject.properties.roles
-	input.action.name != "egress.connect"
+# What somebody knows is not taken away by whoever has read untrusted text.
+deny contains {
+	"code": "memory_protected",
+	"message": "this session has read untrusted content, and the record is worth more than what it says",
+	"public": true,
+	"remedy": "do it in a session of its own, or ask a person",
+} if {
+	input.action.name == "memory.delete"
+	input.resource.properties.catalog.memory.source == "tool"
+	input.resource.properties.catalog.memory.of.trust > 30
 }
+
+# What a model is asked may be longer than a question to these rules can be. None of them reads it: who may ask which
+# model is all that they decide.
+accepts_truncated if input.action.name == "model.call"
+
+# No rule here allows `egress.connect`: what runs in a sandbox reaches no host at all. ../README.md says how to grant
+# some to one call, and ../examples/sandboxed does it.
 
 remedy contains "ask for a role that is granted it (grants/data.json), and use what the list shows until then" if {
 	input.action.name != "egress.connect"

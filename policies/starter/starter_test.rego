@@ -59,7 +59,7 @@ test_nothing_else_is_allowed if {
 }
 
 test_an_action_that_is_not_granted_is_denied_whatever_the_resource if {
-	codes(change(use(["admin"], "time", "x", {}), {"action": {"name": "memory.read"}})) == {"no_rule_allows"}
+	codes(change(use(["admin"], "time", "x", {}), {"action": {"name": "memory.unheard_of"}})) == {"no_rule_allows"}
 	codes(change(use(["admin"], "time", "x", {}), {"action": {"name": "egress.connect"}})) == {"no_rule_allows"}
 }
 
@@ -270,8 +270,13 @@ governing(roles, action) := {
 	"resource": {"type": "switch", "id": "*", "properties": {"truncated": false}},
 }
 
+operated := {
+	"approvals.list", "approvals.read", "switches.set", "switches.clear", "switches.list",
+	"budgets.list", "budgets.read", "budgets.reset",
+}
+
 test_operators_see_what_is_held_and_pull_switches_and_vote_on_nothing if {
-	every action in ["approvals.list", "approvals.read", "switches.set", "switches.clear", "switches.list"] {
+	every action in operated {
 		permitted(governing(["operator"], action))
 		permitted(governing(["interlock-admin"], action))
 		codes(governing(["developer"], action)) == {"no_rule_allows"}
@@ -281,10 +286,69 @@ test_operators_see_what_is_held_and_pull_switches_and_vote_on_nothing if {
 	}
 }
 
+own_budgets(question, scope) := change(question, {"resource": {"type": "budget", "properties": {"arguments": {"scope": scope}}}})
+
+test_everybody_who_is_somebody_sees_their_own_budgets_and_nobody_elses if {
+	permitted(own_budgets(governing([], "budgets.list"), "mine"))
+	codes(own_budgets(governing(["developer"], "budgets.list"), "all")) == {"no_rule_allows"}
+	codes(own_budgets(change(governing([], "budgets.list"), {"subject": anonymous}), "mine")) == {"no_rule_allows"}
+	every action in ["budgets.read", "budgets.reset"] {
+		codes(own_budgets(governing(["developer"], action), "mine")) == {"no_rule_allows"}
+	}
+}
+
 test_enforcement_points_ask_what_policy_says if {
 	permitted(governing(["pep"], "authzen.evaluate"))
 	permitted(governing(["interlock-admin"], "authzen.evaluate"))
 	codes(governing(["operator"], "authzen.evaluate")) == {"no_rule_allows"}
+}
+
+asked(roles, provider, model) := {
+	"phase": "request",
+	"subject": who(roles),
+	"action": {"name": "model.call", "properties": {"protocol": "model", "method": "chat.completions"}},
+	"resource": {"type": "model", "id": concat("/", [provider, model]), "properties": {
+		"upstream": provider,
+		"name": model,
+		"arguments": {"model": concat("/", [provider, model]), "messages": []},
+		"truncated": false,
+		"catalog": {"risk": "medium", "labels": [], "region": "eu"},
+	}},
+}
+
+test_models_are_granted_like_tools if {
+	grants := {"analyst": {"openai": ["gpt-5*"], "models": ["auto*"]}}
+	permitted(asked(["analyst"], "openai", "gpt-5-mini")) with data.grants as grants
+	permitted(asked(["analyst"], "models", "auto:cheap")) with data.grants as grants
+	codes(asked(["analyst"], "openai", "o4")) == {"no_rule_allows"} with data.grants as grants
+	codes(asked(["analyst"], "anthropic", "gpt-5-mini")) == {"no_rule_allows"} with data.grants as grants
+	codes(change(asked(["analyst"], "openai", "gpt-5-mini"), {"subject": anonymous})) == {"no_rule_allows"} with data.grants as grants
+	permitted(asked(["developer"], "echo", "echo"))
+	codes(asked(["writer"], "echo", "echo")) == {"no_rule_allows"}
+	codes(risky(asked(["developer"], "echo", "echo"))) == {"needs_admin"}
+}
+
+test_a_conversation_may_be_longer_than_a_question if {
+	long := {"resource": {"properties": {"truncated": true}}}
+	permitted(change(asked(["developer"], "echo", "echo"), long))
+	codes(change(use(["developer"], "time", "get_current_time", {}), long)) == {"input_truncated"}
+}
+
+test_everybody_who_is_somebody_looks_at_the_models if {
+	looking := change(asked([], "", "*"), {"action": {"name": "model.list"}})
+	permitted(looking)
+	codes(change(looking, {"subject": anonymous})) == {"no_rule_allows"}
+}
+
+test_the_list_of_models_shows_what_is_granted if {
+	candidates := [asked([], "echo", "echo").resource, asked([], "openai", "gpt-5").resource]
+	listing := {
+		"phase": "list",
+		"subject": who(["developer"]),
+		"action": {"name": "model.list", "properties": {"protocol": "model", "method": "models"}},
+		"resource": {"type": "model", "id": "*", "properties": {"candidates": candidates}},
+	}
+	interlock.visible == {0} with input as listing
 }
 
 test_an_agent_is_granted_as_a_whole if {
@@ -297,4 +361,60 @@ test_an_agent_is_granted_as_a_whole if {
 	}
 	permitted(asking(["admin"], "planner", "a2a.message.send"))
 	codes(asking(["stranger"], "planner", "a2a.message.send")) == {"no_rule_allows"}
+}
+
+memorized(roles, action, memory) := {
+	"phase": "request",
+	"subject": who(roles),
+	"action": {"name": action, "properties": {"protocol": "mcp", "method": "memory/recall"}},
+	"resource": {"type": "memory", "id": "default/x", "properties": {
+		"upstream": "memory",
+		"name": "default",
+		"arguments": {},
+		"truncated": false,
+		"catalog": {"risk": "low", "labels": [], "memory": memory},
+	}},
+}
+
+test_memory_is_granted_by_namespace if {
+	grants := {"analyst": {"memory": ["def*"]}, "clerk": {"memory": ["other"]}}
+	every action in ["memory.read", "memory.write", "memory.delete"] {
+		permitted(memorized(["analyst"], action, {"scope": "agent"})) with data.grants as grants
+		codes(memorized(["clerk"], action, {"scope": "agent"})) == {"no_rule_allows"} with data.grants as grants
+		permitted(memorized(["developer"], action, {"scope": "agent", "whole": false}))
+		codes(change(memorized(["developer"], action, {}), {"subject": anonymous})) == {"no_rule_allows"}
+	}
+}
+
+test_what_concerns_all_of_a_tenants_memory_is_for_operators if {
+	every action in ["memory.read", "memory.write", "memory.delete"] {
+		codes(memorized(["developer"], action, {"whole": true})) == {"no_rule_allows"}
+		permitted(memorized(["operator"], action, {"whole": true}))
+		permitted(memorized(["interlock-admin"], action, {"whole": true}))
+	}
+}
+
+worth(trust) := {"source": "tool", "of": {"source": "user", "trust": trust, "subject": "user:ana"}}
+
+test_what_is_known_is_not_forgotten_on_the_word_of_what_was_read if {
+	codes(memorized(["developer"], "memory.delete", worth(90))) == {"memory_protected"}
+	permitted(memorized(["developer"], "memory.delete", worth(30)))
+	permitted(memorized(["developer"], "memory.delete", object.union(worth(90), {"source": "agent"})))
+}
+
+memory_class(name) := {"type": "memory", "id": "x/*", "properties": {
+	"upstream": "memory",
+	"name": name,
+	"catalog": {"memory": {}},
+}}
+
+test_the_list_of_memory_shows_what_is_granted if {
+	grants := {"analyst": {"memory": ["a"]}}
+	listing := {
+		"phase": "list",
+		"subject": who(["analyst"]),
+		"action": {"name": "memory.read", "properties": {"protocol": "mcp", "method": "memory/recall"}},
+		"resource": {"type": "memory", "id": "*/*", "properties": {"candidates": [memory_class("a"), memory_class("b")]}},
+	}
+	interlock.visible == {0} with input as listing with data.grants as grants
 }

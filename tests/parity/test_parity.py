@@ -164,7 +164,8 @@ def _questions() -> list[tuple[Entrypoint, Mapping[str, object]]]:
         candidates = [{**cast("dict[str, object]", call["resource"])} for _ in range(2)]
         listed = {"type": "mcp_server", "id": upstream, "properties": {"candidates": candidates}}
         asked.append(("visible", {**call, "phase": "list", "resource": listed}))
-    return [*asked, *_questions_of_boxes(), *_questions_of_packs()]
+    more = (_questions_of_boxes, _questions_of_packs, _questions_of_memory, _questions_of_models)
+    return [*asked, *(one for questions in more for one in questions())]
 
 
 def _questions_of_boxes() -> list[tuple[Entrypoint, Mapping[str, object]]]:
@@ -185,6 +186,50 @@ def _questions_of_boxes() -> list[tuple[Entrypoint, Mapping[str, object]]]:
     for role, upstream in itertools.product(roles, ("sandbox", "packages", "git")):
         properties = {"upstream": upstream, "name": "python", "arguments": {"code": "1"}, "caller": {"upstream": "x"}}
         asked.append(("decision", _about("sandbox.exec", "sandbox", role, properties)))
+    return asked
+
+
+def _questions_of_memory() -> list[tuple[Entrypoint, Mapping[str, object]]]:
+    """Reading, writing and forgetting over sources, scopes, kinds, findings, residencies, and in lists."""
+    asked: list[tuple[Entrypoint, Mapping[str, object]]] = []
+    sources: tuple[object, ...] = ("tool", "agent", "user", 7)
+    places = (("org", "semantic"), ("agent", "procedural"), ("session", "scratch"))
+    doubts: tuple[object, ...] = ([], ["hidden_text"], ["directive", 7])
+    methods = (("memory.write", "remember"), ("memory.write", "revise"), ("memory.delete", "forget"))
+    grid = itertools.product(sources, places, doubts, ("", "eu"), (1, 2), (("memory.read", "recall"), *methods))
+    for source, (scope, kind), found, residency, count, (action, method) in grid:
+        memory = {"source": source, "scope": scope, "kind": kind, "residency": residency, "sources": count}
+        memory |= {"findings": found, "person": source == "user", "of": {"trust": 90}, "namespace": "default"}
+        catalog = {"labels": [], "risk": "low", "memory": memory}
+        facts = {"upstream": "memory", "name": "default", "arguments": {}, "catalog": catalog, "hints": {}}
+        each = {**_about(action, "memory", ["developer"], facts)}
+        each["action"] = {"name": action, "properties": {"protocol": "mcp", "method": f"memory/{method}"}}
+        asked.append(("decision", each))
+        candidate = {"type": "memory", "id": "default/*", "properties": facts}
+        listed = {"type": "memory", "id": "*/*", "properties": {"candidates": [candidate]}}
+        asked.append(("visible", {**each, "phase": "list", "resource": listed}))
+    return asked
+
+
+def _questions_of_models() -> list[tuple[Entrypoint, Mapping[str, object]]]:
+    """Models, routes, lists of them and budgets over roles, labels, what is spent, and conversations that are cut."""
+    asked: list[tuple[Entrypoint, Mapping[str, object]]] = []
+    roles: tuple[list[str], ...] = ([], ["developer"], ["operator"], ["admin", "batch"])
+    names = (("echo", "echo"), ("models", "auto:cheap"), ("openai", "gpt"))
+    spent: tuple[object, ...] = (None, {}, {"used": 0.5}, {"used": 0.95}, {"used": "all"})
+    for role, (upstream, name), used, cut in itertools.product(roles, names, spent, (True, False)):
+        catalog = {"labels": ["expensive"], "risk": "high" if upstream == "openai" else "low", "region": "eu"}
+        given = {"model": name, "messages": [{"role": "user", "content": "delete http://evil.example"}]}
+        facts = {"upstream": upstream, "name": name, "arguments": given, "truncated": cut, "catalog": catalog}
+        each = {**_about("model.call", "model", role, {**facts, "estimate": {"input_tokens": 9, "output_tokens": 9}})}
+        context = {"session": {"id": "s", "calls": 1, "labels": ["pii"]}, "findings": [], "env": "dev"}
+        each["context"] = context if used is None else {**context, "budget": used}
+        asked.append(("decision", each))
+        listed = {"type": "model", "id": "*", "properties": {"candidates": [each["resource"]]}}
+        asked.append(("visible", {**each, "phase": "list", "resource": listed}))
+    actions = ("budgets.list", "budgets.read", "budgets.reset", "model.list", "memory.delete")
+    for role, action, scope in itertools.product(roles, actions, ("mine", "all", 7)):
+        asked.append(("decision", _about(action, "budget", role, {"name": "*", "arguments": {"scope": scope}})))
     return asked
 
 

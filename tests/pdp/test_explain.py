@@ -195,6 +195,20 @@ def test_rules_that_use_data_are_explained() -> None:
     assert failed.text == "role in data.admins"
 
 
+def test_statements_wait_for_names_and_never_for_the_question() -> None:
+    rules = """
+allow if {
+	some role in input.roles
+	names := data.granted[role]
+	some pattern in names
+	glob.match(pattern, null, input.name)
+}
+"""
+    failed = only(explained(rules, data={"granted": {"ops": ["call"]}}))
+
+    assert failed.text == "names := data.granted[role]"
+
+
 def test_a_rule_that_looks_at_all_of_its_package_does_not_bring_the_engine_down() -> None:
     rules = '\nallow if {\n\tinput.n == 3\n\tcount(data.rules[_].deny) > 5\n}\n\ndeny contains "x" if input.n == 7\n'
 

@@ -30,6 +30,7 @@ NAMES: Final = {
     "egress_allow_list",
     "information_flow",
     "least_privilege",
+    "memory_guard",
     "read_only",
     "secrets_and_personal_data",
 }

@@ -57,6 +57,21 @@ def test_shipped_policies_are_written_out() -> None:
         assert f"data.rules.starter.{name}" in text
 
 
+def test_what_no_file_of_a_package_mentions_is_not_asked_for() -> None:
+    plain = "package rules.one\n\ndefault allow := false\n\nallow if input.good\n"
+    more = 'package rules.one\n\ndeny contains "x" if input.bad\n'
+
+    alone, together = composed(one=plain), composed(one=plain, two=more)
+
+    for name, asked_alone, asked_together in (("deny", False, True), ("hold", False, False)):
+        asking = f"not data.rules.one.{name} != set()"
+        assert (asking in _text(alone), asking in _text(together)) == (asked_alone, asked_together)
+
+
+def _text(bundle: Bundle) -> str:
+    return "".join(text for _, text in spelled_out(bundle))
+
+
 FLAGS = st.fixed_dictionaries({name: st.booleans() for name in ("allow", "deny", "hold", "label", "list")})
 
 
@@ -75,6 +90,70 @@ def test_answers_are_those_of_the_library_as_written(
         written_out = asked(spelled_out(bundle), bundle.data, entry, question)
         as_written = asked(bundle.modules, bundle.data, entry, question)
         assert written_out == as_written
+
+
+ODD_TEAM = """package rules.{team}
+
+import future.keywords.not
+
+default allow := false
+
+allow if input.{team}.allow
+
+deny := input.{team}.deny
+
+hold := input.{team}.hold
+
+obligation := input.{team}.obligation
+
+label := input.{team}.label
+
+label := "two answers" if input.{team}.label == 7
+"""
+
+MISSING = "missing"
+ODD: tuple[object, ...] = (MISSING, False, True, None, 0, 7, "", "x", [], ["x"], {}, {"approvers": "group:x"})
+SAID = ("deny", "hold", "obligation", "label")
+SHAPES = st.fixed_dictionaries({name: st.just(MISSING) | st.sampled_from(ODD) for name in SAID})
+
+
+@pytest.mark.parametrize("value", ODD, ids=repr)
+@pytest.mark.parametrize("name", [*SAID, "truncated"])
+@pytest.mark.parametrize("teams", [("one",), ("one", "two"), ("two", "one")], ids="-".join)
+def test_one_rule_of_any_shape_counts_as_it_does_in_the_library_as_written(
+    teams: tuple[str, ...], name: str, value: object
+) -> None:
+    said = {teams[0]: {name: value}} if name in SAID else {}
+
+    _answers_agree(teams, said, truncated=value if name == "truncated" else MISSING)
+
+
+@settings(deadline=None, max_examples=100)
+@given(one=SHAPES, two=SHAPES, truncated=st.sampled_from(ODD))
+def test_rules_of_any_shape_count_together_as_they_do_in_the_library_as_written(
+    one: Mapping[str, object], two: Mapping[str, object], truncated: object
+) -> None:
+    _answers_agree(("one", "two"), {"one": one, "two": two}, truncated=truncated)
+
+
+def _answers_agree(teams: tuple[str, ...], said: Mapping[str, Mapping[str, object]], *, truncated: object) -> None:
+    bundle = bundle_of({"lib.rego": LIBRARY, **{f"{team}.rego": ODD_TEAM.format(team=team) for team in teams}})
+    resource = {"type": "tool", "id": "up/x", "properties": _there({"truncated": truncated})}
+    question: dict[str, object] = {
+        "action": {"name": "mcp.tools.call"},
+        "resource": resource,
+        "one": {"allow": True},
+    }
+    for team, values in said.items():
+        question[team] = {"allow": team == "one", **_there(values)}
+
+    assert spelled_out(bundle) != bundle.modules
+    written_out = asked(spelled_out(bundle), bundle.data, "decision", question)
+    assert written_out == asked(bundle.modules, bundle.data, "decision", question)
+
+
+def _there(fields: Mapping[str, object]) -> dict[str, object]:
+    return {name: value for name, value in fields.items() if value != MISSING}
 
 
 @pytest.mark.parametrize(
