@@ -120,7 +120,7 @@ def as_text(rows: Sequence[Measured]) -> str:
 
 _HEAD: Final = (
     f"  {'target':<12}{'calls/s':>9}{'of direct':>10}{'p50 ms':>9}{'added':>8}{'p99 ms':>9}"
-    f"{'CPU us':>8}{'x nginx':>8}{'extra':>7}{'conns':>7}{'RSS MiB':>9}{'PSS MiB':>9}"
+    f"{'CPU us':>8}{'x direct':>9}{'x nginx':>8}{'extra':>7}{'conns':>7}{'RSS MiB':>9}{'PSS MiB':>9}"
 )
 
 
@@ -128,10 +128,11 @@ def _line(row: Measured, group: Sequence[Measured]) -> str:
     direct = next(other for other in group if other.target == "upstream")
     plain = next((other for other in group if other.target == "nginx"), None)
     ratio = f"{row.cpu_us / plain.cpu_us:.1f}" if plain and plain.cpu_us and row is not direct else "-"
+    times = f"{row.cpu_us / direct.cpu_us:.1f}" if direct.cpu_us and row is not direct else "-"
     added = f"{row.p50_ms - direct.p50_ms:.3f}" if row is not direct else "-"
     share = row.per_second / direct.per_second
     return (
         f"  {row.target:<12}{row.per_second:>9.0f}{share:>9.0%} {row.p50_ms:>9.3f}{added:>8}"
-        f"{row.p99_ms:>9.2f}{row.cpu_us:>8.0f}{ratio:>8}{row.extra_requests:>7}{row.upstream_connections:>7}"
+        f"{row.p99_ms:>9.2f}{row.cpu_us:>8.0f}{times:>9}{ratio:>8}{row.extra_requests:>7}{row.upstream_connections:>7}"
         f"{row.rss_mib:>9.1f}{row.pss_mib:>9.1f}"
     )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
 import pytest
 
+from tests.bench.__main__ import cpu_limit_us
 from tests.bench.comparison import as_text, compare, echo
 from tests.bench.load import LoadFailed, fire, shot, swallow
 from tests.bench.probes import Finding
@@ -69,6 +71,20 @@ async def test_comparison_names_every_target_at_every_concurrency(behind: Upstre
         (2, "nginx"),
     ]
     assert as_text(rows).count("nginx") >= 2
+
+
+async def test_limit_of_cpu_grows_on_a_slow_machine_and_never_shrinks(behind: Upstream) -> None:
+    with anyio.fail_after(30):
+        (row,) = await compare(behind, [_alone(behind)], connections=[8], rounds=1, seconds=0.1)
+
+    for upstream_us, limit_us in ((0.0, 600), (15.0, 600), (30.0, 600), (45.0, 900)):
+        assert cpu_limit_us([replace(row, cpu_us=upstream_us)], 8) == limit_us
+    assert cpu_limit_us([replace(row, cpu_us=45.0)], 64) == 600  # what was measured at another concurrency says nothing
+    assert cpu_limit_us([replace(row, cpu_us=45.0, target="nginx")], 8) == 600
+
+
+def _alone(behind: Upstream) -> Target:
+    return Target("upstream", behind.url, behind.pid)
 
 
 def test_finding_above_its_limit_is_not_ok() -> None:
