@@ -29,6 +29,7 @@ FLAGS: Final = (
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost",
 )  # fmt: skip
 """It is to reach nothing but this machine."""
+WRITABLE: Final = "document.activeElement.matches('input, textarea')"
 KEYS: Final[Mapping[str, tuple[int, str]]] = {
     "Tab": (9, ""), "Enter": (13, "\r"), " ": (32, " "), "Backspace": (8, ""), "Home": (36, ""), "PageDown": (34, ""),
 }  # fmt: skip
@@ -135,7 +136,7 @@ class Page:
         return answer["result"].get("value")
 
     def until(self, script: str) -> None:
-        """Wait until an expression in the page is true: what has the focus is settled after the page is there."""
+        """Wait until an expression in the page is true."""
         deadline = time.monotonic() + WAIT_S
         while self.eval(f"Boolean({script})") is not True:
             assert time.monotonic() < deadline, f"{script} never comes true"
@@ -165,8 +166,10 @@ class Page:
         self.ask("Input.dispatchKeyEvent", type="keyUp", **{**what, "commands": []})
 
     def write(self, text: str) -> None:
-        """Type into what has the focus."""
+        """Type into the field that has the focus, which a page settles only after it is there, and see it arrive."""
+        self.until(WRITABLE)
         self.ask("Input.insertText", text=text)
+        self.until(f"document.activeElement.value.includes({json.dumps(text)})")
 
     def tab_to(self, name: str) -> None:
         """Strike Tab until what has the focus is called so, and see that the focus shows on the way."""
