@@ -137,7 +137,9 @@ def test_only_the_pipeline_and_its_wrapper_carry_calls_out() -> None:
 
     assert found == {
         "gateway/app/agents.py": ["BridgedAgent.execute", "BridgedAgent._sent"],  # an agent and its other side
+        "gateway/app/model_path.py": ["_Noted.execute"],  # the listener hears of the permit, and the call goes on
         "gateway/pipeline.py": ["Pipeline._execute"],
+        "gateway/routing/answers.py": ["Cached.execute"],  # the same call to the same upstream, or an answer it gave
         "gateway/running.py": ["_Entry.execute"],
     }
 
@@ -152,6 +154,7 @@ def test_only_connections_of_boxes_are_carried_by_others_than_their_upstream() -
         "gateway/app/egress.py": ["cause.relay.act", "self._handle"],
         "gateway/app/held_messages.py": ["self._handler.handle"],  # questions about held calls, answered by us
         "gateway/app/held_tasks.py": ["self._handler.handle"],
+        "gateway/app/model_path.py": ["self._handler.handle"],  # by its upstream; lists and repetitions by us
         "gateway/pipeline.py": ["self.handle"],
     }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -25,13 +25,17 @@ from gateway.app.agents import AgentFactory, BridgedAgent, NotConfigured, Server
 from gateway.app.approvals import ApprovalParts, open_approvals
 from gateway.app.authzen import DeskParts, EvaluationDesk, authzen_routes
 from gateway.app.boxes import Sandboxing, open_sandboxing
+from gateway.app.budgets import BudgetParts, open_budgets
 from gateway.app.bundles import PolicyBundles
 from gateway.app.decisions import open_decisions
 from gateway.app.endpoints import Front, Parts
 from gateway.app.held import open_held
 from gateway.app.identification import open_identification
+from gateway.app.memory import MemoryHost
+from gateway.app.models import ModelDoor
 from gateway.app.policy import ActivePolicy
 from gateway.app.reloading import Reloader
+from gateway.app.routing import Routing
 from gateway.app.shadow import Shadow, open_shadow
 from gateway.app.taps import Taps
 from gateway.app.telemetry import export_telemetry
@@ -42,6 +46,7 @@ from gateway.audit.journal import Journal, JournalLimits, RecordSink
 from gateway.audit.log import AuditLog, LogLimits
 from gateway.authz.authz import Authz
 from gateway.authz.detection import Detection
+from gateway.config.models import Catalogue, load_models
 from gateway.config.tree import Agent, Settings
 from gateway.errors import InterlockError, SandboxFailure
 from gateway.events import Events
@@ -80,13 +85,16 @@ class Gateway:
     registry: Registry
     running: Running
     events: Events
+    faults: Mapping[str, str]
+    """Why an upstream could not be started."""
 
     def upstream_faults(self) -> dict[str, str]:
         """Each upstream with the reason why it is down; empty when it is up."""
-        return {
+        servers = {
             state.name: state.down or ("" if state.catalog else "not connected yet")
             for state in self.registry.snapshot.upstreams
         }
+        return {**self.faults, **servers}
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +129,9 @@ class Base:
     taps: Listening
     detection: Detection
     held: HeldCalls
+    budgets: BudgetParts
+    catalogue: Catalogue
+    memory: MemoryHost
 
 
 @dataclass(slots=True)
@@ -193,6 +204,9 @@ async def _opened(settings: Settings, port: int, stack: AsyncExitStack) -> Base:
         taps,
         Detection(await to_thread.run_sync(all_detectors), policy.reads_findings),
         await open_held(store, approvals, group),
+        open_budgets(store, policy.reads_budget, group, stack),
+        load_models(settings),
+        MemoryHost(settings),
     )
 
 
@@ -238,17 +252,20 @@ async def _recorded(journal: Journal) -> AsyncIterator[TaskGroup]:
 
 def _assembled(base: Base) -> Gateway:
     settings, agents = base.settings, base.a2a.shared.agents
-    registry, events = Registry((*settings.upstreams, *settings.agents)), Events()
-    factory = UpstreamFactory(registry, events, base.store, settings, base.legs, base.sandboxing)
+    registry, events = Registry((*settings.servers, *settings.agents)), Events()
+    door = ModelDoor()
+    builtin = (base.sandboxing, base.memory, door.models)
+    factory = UpstreamFactory(registry, events, base.store, settings, base.legs, *builtin)
     agencies = AgentFactory(base.a2a.shared, registry, settings)
     both = Both(factory, agencies)
     running = Running(base.group, both.make, both.crashed)
     events.on_unwatched(running.unwatched)
     registry.on_change(factory.announce)
-    front = _front(base, registry, running, events)
+    front = _front(base, registry, running, events, door)
     reloader = Reloader(settings, base.policy, registry, running, front, events, base.sandboxing, agents)
     registry.on_change(ServersAsAgents(agents, registry, reloader.servers).follow)
     reloader.take_bundles(base.bundles)
+    reloader.take_models(door.models, base.catalogue)
     reloader.start()
     base.group.start_soon(reloader.run)
     base.group.start_soon(base.bundles.run, reloader.announce)
@@ -256,12 +273,12 @@ def _assembled(base: Base) -> Gateway:
     base.group.start_soon(base.policy.keep)
     base.group.start_soon(_follow_store, base.keys, both)
     base.group.start_soon(_follow_switches, base.approvals)
-    return Gateway(base.url, front, registry, running, events)
+    return Gateway(base.url, front, registry, running, events, factory.faults)
 
 
-def _front(base: Base, registry: Registry, running: Running, events: Events) -> Front:
+def _front(base: Base, registry: Registry, running: Running, events: Events, door: ModelDoor) -> Front:
     settings, new_id = base.settings, base.new_id
-    base.path.pipeline = _pipeline(base, registry, running, new_id)
+    base.path.pipeline = _pipeline(base, registry, running, new_id, door)
     parts = Parts(
         registry=registry,
         handler=base.path.pipeline,
@@ -276,16 +293,19 @@ def _front(base: Base, registry: Registry, running: Running, events: Events) -> 
         a2a=base.a2a,
         patience=base.approvals.patience,
         held=base.held,
+        models=door.endpoint,
     )
     issuers = tuple(issuer.issuer for issuer in settings.identity.issuers.values())
     seen = Seen(base.url, issuers, registry, running, base.journal, base.metrics, base.policy)
     approving = base.approvals.routes(base.path.pipeline, base.identifier, parts.guards, new_id, base.sealer)
-    routes = [*approving, *authzen_routes(base.path.pipeline, parts.guards, base.url, new_id)]
+    spending = base.budgets.routes(base.path.pipeline, base.identifier, parts.guards, new_id)
+    remembering = base.memory.routes(base.path.pipeline, base.identifier, parts.guards, new_id)
+    routes = [*approving, *spending, *remembering, *authzen_routes(base.path.pipeline, parts.guards, base.url, new_id)]
     return Front(parts, admin_app(views_of(seen, base.a2a.card_keys.jwks), base.identifier, parts.guards, routes))
 
 
 def _authz(base: Base) -> Authz:
-    return Authz(
+    authz = Authz(
         base.policy,
         env=base.settings.telemetry.environment,
         clock_ns=time.time_ns,
@@ -295,6 +315,9 @@ def _authz(base: Base) -> Authz:
         tap=base.taps.tap,
         detection=base.detection,
     )
+    authz.budgets = base.budgets.facts
+    base.memory.policy.policy = authz
+    return authz
 
 
 def _evaluations(base: Base, registry: Registry) -> EvaluationDesk:
@@ -312,7 +335,7 @@ def _evaluations(base: Base, registry: Registry) -> EvaluationDesk:
     return EvaluationDesk(parts)
 
 
-def _pipeline(base: Base, registry: Registry, running: Running, new_id: Callable[[], str]) -> Pipeline:
+def _pipeline(base: Base, registry: Registry, running: Running, new_id: Callable[[], str], door: ModelDoor) -> Pipeline:
     authz = _authz(base)
     lister = Lister(
         registry=registry,
@@ -330,22 +353,29 @@ def _pipeline(base: Base, registry: Registry, running: Running, new_id: Callable
     )
 
     def upstream_for(call: Call) -> Upstream:
-        if (own := approvals.desk_for(call) or evaluations.desk_for(call)) is not None:
+        if (own := base.budgets.desk.desk_for(call) or approvals.desk_for(call)) is not None:
+            return own
+        if (own := evaluations.desk_for(call) or door.models.upstream_for(call)) is not None:
             return own
         if call.protocol == "a2a":
             return desk if call.method in (CARD_READ, CATALOGUE_READ) else _agent_for(call, running, registry)
         return lister if call.method in SERVED else running.upstream_for(call)
 
+    routing = Routing(base.settings, door.models)
+    carrier = routing.carrying(upstream_for, authz.labels_of)
+    base.group.start_soon(routing.run)
     pipeline = Pipeline(
         identifier=base.identifier,
         authz=authz,
-        upstream_for=upstream_for,
+        upstream_for=carrier,
         trail=base.journal,
         new_id=new_id,
         gate=approvals.gate,
         switches=approvals.switches,
     )
+    pipeline.budgets, pipeline.sampler = base.budgets.ledger, routing.sampler()
     approvals.ends.append(pipeline.end_killed)
+    door.open(pipeline, base.identifier, _guards(base.settings), authz, carrier, new_id, base.url)
     return pipeline
 
 

@@ -161,7 +161,7 @@ def faults_of(settings: Settings) -> list[tuple[str, str]]:
 
 
 def _check_upstream(name: str, upstream: Upstream, environments: Mapping[str, Described], guard: Guarded) -> None:
-    if upstream.url or upstream.sandbox == Level.NONE.value:
+    if not upstream.in_a_box:
         return
     described = chosen(environments, upstream.environment, f"upstreams.{name}.environment")
     if upstream.command:

@@ -1,4 +1,5 @@
-"""The gateway's ASGI application: MCP endpoints first, by a look-up, then everything else by Starlette's routes."""
+"""The gateway's ASGI application: MCP endpoints first, by a look-up, agents, models, and the rest by Starlette's
+routes."""
 
 from __future__ import annotations
 
@@ -34,6 +35,8 @@ from gateway.listeners.mcp.legacy import LegacyLeg
 from gateway.listeners.mcp.listen import ListenStreams
 from gateway.listeners.mcp.modern import ModernLeg
 from gateway.listeners.mcp.sessions import Sessions
+from gateway.listeners.models.endpoint import ModelsEndpoint
+from gateway.listeners.models.inbound import serves
 from gateway.ports import Identifier
 from gateway.registry import Registry
 
@@ -66,6 +69,8 @@ class Parts:
     """How long clients wait for people at a time."""
     held: HeldCalls | None = None
     """Held calls that clients ask after; without it, they make them again."""
+    models: ModelsEndpoint | None = None
+    """Without it, no model is served."""
 
     def _held_messages(self, agents: Agents) -> Messages | None:
         if self.held is None:
@@ -175,6 +180,9 @@ class Front:
             if scope["path"].startswith(_AGENTS) and await self._asked_agent(scope, receive, send):
                 return
             if self._hosts and await self._asked_host(scope, receive, send):
+                return
+            if self._parts.models is not None and serves(scope["path"]):
+                await self._parts.models(scope, receive, send)
                 return
         await self._rest(scope, receive, send)
 

@@ -25,6 +25,7 @@ _FINDINGS: Final[Mapping[Part, Path]] = {
     "arguments": ("context", "findings"),
     "result": ("resource", "properties", "result", "findings"),
 }
+_BUDGET: Final[Path] = ("context", "budget")
 _DIFFERS_BY_CALL: Final = ("context",)
 UPKEEP_S: Final = 1.0
 EXCHANGE_S: Final = 5.0
@@ -45,6 +46,7 @@ class ActivePolicy(ActivePdp):
         super().__init__()
         self._response_differs = True
         self._reads_findings = dict.fromkeys(_FINDINGS, True)
+        self._reads_budget = True
         self._list_epoch: str | None = None
         self.before: list[Callable[[Bundle], None]] = []
         """Told of the rules that are going to decide, before they do."""
@@ -57,6 +59,7 @@ class ActivePolicy(ActivePdp):
             told(cast("Bundle", engine.bundle))
         self._response_differs = any(engine.may_read(path) for path in _ONLY_IN_RESPONSES)
         self._reads_findings = {part: _reads(engine, path) for part, path in _FINDINGS.items()}
+        self._reads_budget = _reads(engine, _BUDGET)
         keepable = engine.isolation != "remote" and not engine.may_read(_DIFFERS_BY_CALL, "visible")
         self._list_epoch = engine.revision if keepable else None
         super().activate(engine)
@@ -68,6 +71,10 @@ class ActivePolicy(ActivePdp):
     def reads_findings(self, part: Part) -> bool:
         """Whether what detectors find in arguments or in results can change an answer."""
         return self._reads_findings[part]
+
+    def reads_budget(self) -> bool:
+        """Whether what was spent can change an answer."""
+        return self._reads_budget
 
     def list_epoch(self) -> str | None:
         """The revision, when what a subject may see depends on nothing that changes from call to call.

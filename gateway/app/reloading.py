@@ -12,8 +12,10 @@ from gateway.a2a.directory import Agents
 from gateway.app.boxes import Sandboxing
 from gateway.app.bundles import PolicyBundles
 from gateway.app.endpoints import Front
+from gateway.app.models import Models
 from gateway.app.policy import ActivePolicy, open_engine, read_policy
 from gateway.config import Policy, Settings, reload, watch
+from gateway.config.models import Catalogue, load_models
 from gateway.errors import ConfigError, InterlockError
 from gateway.events import Change, Event, Events
 from gateway.registry import Registry
@@ -50,12 +52,19 @@ class Reloader:
         self._front = front
         self._events = events
         self._bundles: PolicyBundles | None = None
+        self._models = Models()
+        self._catalogue = Catalogue()
         self.fault = ""
         """Why the last change was not taken; empty when it was."""
 
     def servers(self) -> tuple[str, ...]:
         """The MCP servers that are configured now."""
-        return tuple(self._settings.upstreams)
+        return self._settings.servers
+
+    def take_models(self, models: Models, catalogue: Catalogue) -> None:
+        """Keep the models that can be named: `catalogue` at first, and what its file says from then on."""
+        self._models = models
+        self._catalogue = catalogue
 
     def take_bundles(self, bundles: PolicyBundles) -> None:
         """Let `bundles` open policies that come from a server, and follow that one."""
@@ -84,12 +93,13 @@ class Reloader:
         async with self._policy.changing:
             try:
                 settings = reload(self._settings)
+                catalogue = load_models(settings)
                 engine = await self._new_engine(settings.policy)
             except (ConfigError, PolicyRefused, InterlockError, OSError) as exc:
                 self.fault = str(exc)
                 log.warning("the change is not taken, the last good configuration stays:\n%s", exc)
                 return
-            self._take(settings, engine)
+            self._take(settings, engine, catalogue)
 
     async def _new_engine(self, policy: Policy) -> Engine | None:
         """An engine for the policy, or `None` when the one that decides is just that.
@@ -107,7 +117,7 @@ class Reloader:
             return None
         return await open_engine(policy, bundle)
 
-    def _take(self, settings: Settings, engine: Engine | None) -> None:
+    def _take(self, settings: Settings, engine: Engine | None, catalogue: Catalogue) -> None:
         """No `await` in here: no call sees half of a change."""
         self.fault = ""
         for section in _FIXED:
@@ -115,6 +125,7 @@ class Reloader:
                 log.warning("[%s] changed: this takes effect at the next start", section)
         if engine is not None:
             self._policy.activate(engine)
+        self._catalogue = catalogue
         self._apply(settings)
         if engine is not None:
             self.announce()
@@ -122,7 +133,8 @@ class Reloader:
 
     def _apply(self, settings: Settings) -> None:
         self._settings = settings
-        servers, agents = tuple(settings.upstreams), tuple(settings.agents)
+        self._models.configure(settings, self._catalogue)
+        servers, agents = settings.servers, tuple(settings.agents)
         if self._bundles is not None:
             self._bundles.follow(settings.policy)
         self._sandboxing.follow(settings)

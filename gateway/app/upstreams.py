@@ -23,6 +23,8 @@ from adapters.upstreams.wire.http import HttpPool
 from adapters.upstreams.wire.origin import split_url
 from gateway.app.boxes import Sandboxing
 from gateway.app.code import Misconfigured, code_upstream
+from gateway.app.memory import MemoryHost
+from gateway.app.models import Models, model_upstream
 from gateway.app.telemetry import leg_to
 from gateway.config.secrets import resolve_value
 from gateway.config.tree import Settings, Upstream
@@ -89,6 +91,8 @@ class UpstreamFactory:
     legs: dict[str, Leg]
     """How each upstream is reached, for the spans."""
     sandboxing: Sandboxing
+    memory: MemoryHost | None = None
+    models: Models = field(default_factory=Models)
     listings: dict[str, Offer] = field(default_factory=dict)
     """What each upstream offered last, to be judged again when a pin is accepted."""
     newest: dict[str, Runnable] = field(default_factory=dict)
@@ -99,10 +103,42 @@ class UpstreamFactory:
     def make(self, name: str, spec: object) -> Runnable:
         """An upstream that is not running yet."""
         configured = cast("Upstream", spec)
-        upstream = self._code(name, configured) if configured.type == "sandbox" else self._mcp(name, configured)
+        upstream = self._made(name, configured)
         self.newest[name] = upstream
         self.legs[name] = leg_to(configured)
         self.listings.pop(name, None)
+        return upstream
+
+    def _made(self, name: str, configured: Upstream) -> Runnable:
+        self.faults.pop(name, None)
+        if configured.is_provider:
+            return self._provider(name, configured)
+        if configured.type == "memory":
+            return self._memory(name, configured)
+        return self._code(name, configured) if configured.type == "sandbox" else self._mcp(name, configured)
+
+    def _provider(self, name: str, configured: Upstream) -> Runnable:
+        """A provider of models."""
+        upstream = model_upstream(name, configured, self.settings.limits.call_timeout_s, self.models.prices)
+        if isinstance(upstream, Misconfigured):
+            self.faults[name] = str(upstream.report()["reason"])
+        return upstream
+
+    def _memory(self, name: str, configured: Upstream) -> Runnable:
+        """The built-in memory, of which there is one."""
+
+        async def offer(listing: Listing) -> None:
+            if self.newest.get(name) is upstream:
+                self.listings[name] = Offer(configured, listing)
+                await self.take(name, self.listings[name])
+
+        upstream: Runnable
+        try:
+            memory = self.memory or MemoryHost(self.settings)
+            upstream = memory.make(name, configured, offer, lambda why: self.faults.update({name: why}))
+        except ConfigError as exc:
+            self.faults[name] = str(exc)
+            upstream = Misconfigured(name, exc)
         return upstream
 
     def _code(self, name: str, configured: Upstream) -> Runnable:

@@ -14,8 +14,11 @@ from anyio import to_thread
 
 from gateway.authz.answer import judge, judge_visible, unsupported
 from gateway.authz.boxed import check_kept, check_places
+from gateway.authz.budgeting import BudgetFacts
+from gateway.authz.caching import check_caching
 from gateway.authz.caps import TooLarge, Volumes, capped
 from gateway.authz.detection import Detection
+from gateway.authz.modelling import check_model
 from gateway.authz.narrowing import CannotNarrow, narrow
 from gateway.authz.obligations import Cap, Rate, Redact, Supported, Transform, merge_redactions
 from gateway.authz.question import Question, Questions
@@ -70,6 +73,8 @@ class Authz:
         tap: DecisionTap | None = None,
         detection: Detection | None = None,
     ) -> None:
+        self.budgets = BudgetFacts()
+        """How budgets stand, for policies that read it."""
         self._pdp = pdp
         self._detection = detection or Detection()
         self._volumes = Volumes()
@@ -87,9 +92,10 @@ class Authz:
         Raises `PolicyDenied`, `ApprovalPending` or `QuotaExceeded`.
         """
         found = await self._detection.in_call(call)
+        spent = await self.budgets.of_call(call, identity)
         session = self._sessions.of(call, identity)
         decision = await self._decision(
-            lambda: self._questions.about_call(call, identity, session, approval, found), call
+            lambda: self._questions.about_call(call, identity, session, approval, found, spent), call
         )
         if isinstance(decision, NeedsApproval):
             decision = replace(decision, labels=session.labels)
@@ -142,6 +148,10 @@ class Authz:
             self._sessions.add_labels(authorized.call, authorized.identity, labels)
         return result
 
+    def labels_of(self, call: Call, identity: Identity) -> Sequence[str]:
+        """The labels of the session that a call belongs to."""
+        return self._sessions.of(call, identity).labels
+
     async def visible(self, call: Call, identity: Identity, candidates: Sequence[Resource]) -> frozenset[int]:
         """The indexes of the candidates that the caller may use. Raises `PolicyDenied` rather than guess."""
         seen: set[int] = set()
@@ -151,9 +161,11 @@ class Authz:
         return frozenset(seen)
 
     async def _visible_part(self, call: Call, identity: Identity, candidates: Sequence[Resource]) -> frozenset[int]:
+        spent = await self.budgets.of_call(call, identity)
         session = self._sessions.of(call, identity)
         try:
-            question = self._questions.about_list(call, identity, session, candidates, self._detection.in_list())
+            found = self._detection.in_list()
+            question = self._questions.about_list(call, identity, session, candidates, found, spent)
         except InputTooLarge:
             return await self._visible_halves(call, identity, candidates)
         ruling = Ruling(self._new_id())
@@ -175,10 +187,11 @@ class Authz:
     async def _result_permit(self, authorized: Authorized, result: Result) -> Permit:
         call, identity = authorized.call, authorized.identity
         found = await self._detection.in_result(call, result)
+        spent = await self.budgets.of_result(call, identity)
         session = self._sessions.of(call, identity)
         approved = authorized.permit.approved
         decision = await self._decision(
-            lambda: self._questions.about_result(call, identity, session, result, found, approved), call
+            lambda: self._questions.about_result(call, identity, session, result, found, approved, spent), call
         )
         if isinstance(decision, NeedsApproval):
             # The effect has happened, so there is nothing left to hold but the result.
@@ -245,6 +258,9 @@ class Authz:
         """Refuse before the effect what could not be carried out after it."""
         try:
             check_places(call.action, permit.obligations)
+            check_caching(call.action, permit.obligations)
+            if why := check_model(call, permit.obligations):
+                raise Refused((_other_model(why),), permit.ruling)
             for item in permit.obligations:
                 if isinstance(item, Redact) and not self._detection.kinds.issuperset(item.detectors):
                     raise UnsupportedObligation(f"redact: no detector here finds {', '.join(item.detectors)}")
@@ -286,6 +302,10 @@ def _supported(obligations: Sequence[Obligation], ruling: Ruling) -> list[Suppor
 def _not_permitted(message: str) -> Reason:
     remedy = "give the argument as the message says, or leave it out"
     return Reason("argument_not_permitted", message, rule="interlock", public=True, remedy=remedy)
+
+
+def _other_model(message: str) -> Reason:
+    return Reason("model_not_permitted", message, "interlock", public=True, remedy="name another model, or a route")
 
 
 def _too_large(most: int) -> Reason:

@@ -16,6 +16,7 @@ from gateway.types import Call, Result
 LONG_BYTES: Final = 16 << 10
 """From here on the search is done in a thread, so that other calls do not wait for it."""
 _WITH_ARGUMENTS: Final = frozenset({"mcp.tools.call", "mcp.prompts.get"})
+_WHOLE: Final = frozenset({"mcp", "model"})
 
 Part: TypeAlias = Literal["arguments", "result"]
 
@@ -56,8 +57,8 @@ class Detection:
         return LISTED if self._reads("arguments") else NOT_LOOKED
 
     async def in_call(self, call: Call) -> Found:
-        """What is in the arguments; of an action without any, in its parameters."""
-        read = call.arguments if call.action in _WITH_ARGUMENTS or call.protocol != "mcp" else call.params
+        """What is in the arguments; of an action without any, and of models, in all of its parameters."""
+        read = call.arguments if call.action in _WITH_ARGUMENTS or call.protocol not in _WHOLE else call.params
         return Found(arguments=await self.in_arguments(read))
 
     async def in_arguments(self, read: Mapping[str, object]) -> Sequence[Finding] | None:

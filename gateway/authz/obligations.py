@@ -9,13 +9,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias, TypeVar
 
+from gateway.authz.caching import Cache, merge_caches, read_cache
 from gateway.authz.egress import Egress, merge_egress, read_egress
 from gateway.authz.findings import KINDS
 from gateway.authz.isolation import Sandbox, merge_sandboxes, read_sandbox
+from gateway.authz.modelling import Model, merge_models, read_model
 from gateway.authz.narrowing import Narrowing, merge_narrowings, narrowing_of
 from gateway.authz.paths import JsonPath, parse_path
 from gateway.authz.patterns import PATTERNS
 from gateway.authz.reading import UnsupportedObligation, fields_of, flag, texts_of, whole_number
+from gateway.authz.spending import merge_budgets, merge_costs, read_budget, read_cost
+from gateway.spending import Budget, Cost
 from gateway.types import EMPTY, Obligation
 
 MAX_OBLIGATIONS: Final = 64
@@ -82,7 +86,9 @@ class Cap(Obligation):
     max_bytes: int = 1
 
 
-Supported: TypeAlias = Redact | Transform | Rate | Audit | Label | Cap | Sandbox | Egress
+Supported: TypeAlias = (
+    Redact | Transform | Rate | Audit | Label | Cap | Sandbox | Egress | Budget | Cost | Model | Cache
+)
 
 REDACT_FIELDS: Final = frozenset({"paths", "patterns", "pattern", "detectors", "mode"})
 CAP_FIELDS: Final = frozenset({"max_bytes"})
@@ -204,9 +210,13 @@ def labels_in(value: object) -> tuple[str, ...]:
 
 _READERS: Final[Mapping[str, Callable[[object], Supported]]] = {
     "audit": _audit,
+    "budget": read_budget,
+    "cache": read_cache,
     "cap": _cap,
+    "cost": read_cost,
     "egress": read_egress,
     "label": _label,
+    "model": read_model,
     "rate": _rate,
     "redact": _redact,
     "sandbox": read_sandbox,
@@ -218,7 +228,10 @@ SUPPORTED_OBLIGATIONS: Final = tuple(sorted(_READERS))
 
 
 def merge_obligations(obligations: Iterable[Supported]) -> tuple[Supported, ...]:
-    """At most one of each type, but one `rate` per key and window. Raises `UnsupportedObligation` on contradiction."""
+    """At most one of each type, but one `rate` per key and window, and one `budget` per account.
+
+    Raises `UnsupportedObligation` on contradiction.
+    """
     every = tuple(obligations)
     if len(every) < 2:
         return every
@@ -229,6 +242,7 @@ def merge_obligations(obligations: Iterable[Supported]) -> tuple[Supported, ...]
     caps = [item.max_bytes for item in every if isinstance(item, Cap)]
     sandboxes = [item for item in every if isinstance(item, Sandbox)]
     grants = [item for item in every if isinstance(item, Egress)]
+    costs = [item for item in every if isinstance(item, Cost)]
     merged: list[Supported] = list(_strictest_rates([item for item in every if isinstance(item, Rate)]))
     if redacts:
         merged.append(merge_redactions(redacts))
@@ -245,6 +259,11 @@ def merge_obligations(obligations: Iterable[Supported]) -> tuple[Supported, ...]
         merged.append(merge_sandboxes(sandboxes))
     if grants:
         merged.append(merge_egress(grants))
+    merged += merge_budgets([item for item in every if isinstance(item, Budget)])
+    if costs:
+        merged.append(merge_costs(costs))
+    merged += merge_models([item for item in every if isinstance(item, Model)])
+    merged += merge_caches([item for item in every if isinstance(item, Cache)])
     return tuple(merged)
 
 

@@ -10,7 +10,7 @@ from gateway.authz.inspection import result_facts
 from gateway.authz.obligations import SUPPORTED_OBLIGATIONS
 from gateway.authz.particulars import PARTICULARS
 from gateway.authz.sessions import SessionFacts
-from gateway.authz.truncation import check_size, digested, fits
+from gateway.authz.truncation import check_size, digested, fits, outlined, sprawls
 from gateway.tickets import Approval
 from gateway.types import EMPTY, Call, Identity, Resource, Result
 
@@ -36,9 +36,10 @@ class Questions:
         session: SessionFacts,
         approval: Approval | None = None,
         found: Found = NOT_LOOKED,
+        budget: Mapping[str, object] | None = None,
     ) -> Question:
         """May this be done? `approval` says which people agreed to it, `found` what detectors see in it."""
-        question = self._fitted("request", call, identity, session, _properties(call), found)
+        question = _spending(self._fitted("request", call, identity, session, _properties(call), found), budget)
         return question if approval is None else _agreed_to(question, approval.question)
 
     def about_result(
@@ -49,6 +50,7 @@ class Questions:
         result: Result,
         found: Found = NOT_LOOKED,
         approved: Mapping[str, object] = EMPTY,
+        budget: Mapping[str, object] | None = None,
     ) -> Question:
         """May this be handed out? `approved` is what people agreed to before the call was carried out."""
         properties = _properties(call)
@@ -59,7 +61,7 @@ class Questions:
             del facts["structured_content"]
             facts["truncated"] = True
         properties["result"] = facts
-        question = self._fitted("response", call, identity, session, properties, found)
+        question = _spending(self._fitted("response", call, identity, session, properties, found), budget)
         return _agreed_to(question, approved) if approved else question
 
     def about_list(
@@ -69,6 +71,7 @@ class Questions:
         session: SessionFacts,
         candidates: Sequence[Resource],
         found: Found = NOT_LOOKED,
+        budget: Mapping[str, object] | None = None,
     ) -> Question:
         """Which of these may be used?"""
         properties: dict[str, object] = {
@@ -76,7 +79,7 @@ class Questions:
             "name": call.resource.name,
             "candidates": [_candidate(resource) for resource in candidates],
         }
-        question = self._asked("list", call, identity, session, properties, found)
+        question = _spending(self._asked("list", call, identity, session, properties, found), budget)
         check_size(question)
         return question
 
@@ -90,9 +93,12 @@ class Questions:
         found: Found,
     ) -> Question:
         """The question; over the limit, with digests for long texts, and a mark that rules have to accept."""
-        if fits(properties):
+        sprawling = call.protocol == "model" and sprawls(call.arguments)
+        if fits(properties) and not sprawling:
             return self._asked(phase, call, identity, session, properties, found)
         shorter = {key: digested(value) for key, value in properties.items()}
+        if sprawling or (call.protocol == "model" and not fits(shorter)):  # conversations may be as long as books
+            shorter["arguments"] = outlined(call.arguments)
         question = self._asked(phase, call, identity, session, {**shorter, "truncated": True}, found)
         check_size(question)
         return question
@@ -132,6 +138,12 @@ class Questions:
         }
 
 
+def _spending(question: Question, budget: Mapping[str, object] | None) -> Question:
+    if budget is not None:
+        question["context"] = {**cast("Question", question["context"]), "budget": budget}
+    return question
+
+
 def _agreed_to(question: Question, approval: Mapping[str, object]) -> Question:
     question["context"] = {**cast("Question", question["context"]), "approval": approval}
     check_size(question)
@@ -145,7 +157,7 @@ def _properties(call: Call) -> dict[str, object]:
         "name": resource.name,
         "arguments": call.arguments,
         "arguments_digest": call.arguments_digest,
-        "truncated": False,
+        "truncated": bool(call.facts.get("unseen")),  # what a provider adds to a call of a model
         "catalog": resource.catalog,
         "hints": resource.hints,
     }

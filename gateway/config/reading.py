@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 import tomllib
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from pathlib import Path
-from typing import Final, TypeAlias, get_args
+from typing import Final, TypeAlias, TypeVar, get_args
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -19,29 +19,35 @@ from gateway.config.tree import Settings, Source
 from gateway.errors import ConfigError
 
 MAX_FILE_BYTES: Final = 1024 * 1024
+FILE: Final = "interlock.toml"
 PLACEHOLDER: Final = "NAME"
 """Stands for the name that a person gives, in the list of keys."""
 
 KeyPath: TypeAlias = tuple[str | int, ...]
 Table: TypeAlias = dict[str, object]
+S = TypeVar("S", bound=Section)
 
 
 def load(path: Path, overrides: Overrides = NO_OVERRIDES) -> Settings:
     """The settings in that file, with the keys that the command line gives. Raises `ConfigError` with every fault."""
+    settings = loads(text_of(path, "; `interlock up` writes one"), path.absolute().parent, overrides)
+    settings.came_from(Source(path.absolute(), overrides))
+    return settings
+
+
+def text_of(path: Path, hint: str = "") -> str:
+    """What stands in a file of configuration. Raises `ConfigError`."""
     try:
         with path.open("rb") as file:
             data = file.read(MAX_FILE_BYTES + 1)
     except OSError as exc:
-        raise ConfigError([(str(path), f"cannot be read: {exc.strerror}; `interlock up` writes one")]) from exc
+        raise ConfigError([(str(path), f"cannot be read: {exc.strerror}{hint}")]) from exc
     if len(data) > MAX_FILE_BYTES:
         raise ConfigError([(str(path), f"is larger than {MAX_FILE_BYTES} bytes")])
     try:
-        text = data.decode()
+        return data.decode()
     except UnicodeDecodeError as exc:
         raise ConfigError([(str(path), f"is not UTF-8 text (byte {exc.start})")]) from exc
-    settings = loads(text, path.absolute().parent, overrides)
-    settings.came_from(Source(path.absolute(), overrides))
-    return settings
 
 
 def reload(settings: Settings) -> Settings:
@@ -54,16 +60,34 @@ def reload(settings: Settings) -> Settings:
 
 def loads(text: str, base_dir: Path, overrides: Overrides = NO_OVERRIDES) -> Settings:
     """The settings in that text; relative paths in it are relative to `base_dir`. Raises `ConfigError`."""
+    filled = _overridden({**{section: {} for section in Settings.model_fields}, **_parsed(text, FILE)}, overrides)
+    return _checked(Settings, filled, text, base_dir, FILE)
+
+
+def section_in(root: type[S], text: str, base_dir: Path, file: str) -> S:
+    """A file that is all one section, such as `models.toml`. Raises `ConfigError` with every fault in it."""
+    return _checked(root, _parsed(text, file), text, base_dir, file)
+
+
+def faults_at(faults: Iterable[tuple[KeyPath, str]], text: str, file: str) -> ConfigError:
+    """The error that tells these faults with their lines."""
+    lines = lines_in(text)
+    told = [(dotted(path) if path else file, _with_line(what, line_of(path, lines))) for path, what in faults]
+    return ConfigError(told if file == FILE else [(f"{file}: {path}", what) for path, what in told])
+
+
+def _parsed(text: str, file: str) -> Table:
     try:
-        data = tomllib.loads(text)
+        return tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as exc:
-        raise ConfigError([("interlock.toml", f"is not TOML: {exc}")]) from exc
-    filled = _overridden({**{section: {} for section in Settings.model_fields}, **data}, overrides)
-    faults = _faults(filled, base_dir)
+        raise ConfigError([(file, f"is not TOML: {exc}")]) from exc
+
+
+def _checked(root: type[S], data: Table, text: str, base_dir: Path, file: str) -> S:
+    faults = _faults(root, data, base_dir)
     if faults:
-        lines = lines_in(text)
-        raise ConfigError([(dotted(path), _with_line(what, line_of(path, lines))) for path, what in faults])
-    return Settings.model_validate(filled, context={"base_dir": base_dir})
+        raise faults_at(faults, text, file)
+    return root.model_validate(data, context={"base_dir": base_dir})
 
 
 def _overridden(data: Table, overrides: Overrides) -> Table:
@@ -84,22 +108,22 @@ def dotted(path: KeyPath) -> str:
     text = ""
     for part in path:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
-    return text or "interlock.toml"
+    return text or FILE
 
 
 def _with_line(what: str, line: int) -> str:
     return f"{what} (line {line})" if line else what
 
 
-def _faults(data: Table, base_dir: Path) -> list[tuple[KeyPath, str]]:
+def _faults(root: type[Section], data: Table, base_dir: Path) -> list[tuple[KeyPath, str]]:
     """All faults: what several keys do wrong together shows only once the faulty ones among them are gone."""
     remaining = copy.deepcopy(data)
     found: dict[KeyPath, str] = {}
     removed: set[KeyPath] = set()
-    while errors := _errors(remaining, base_dir):
+    while errors := _errors(root, remaining, base_dir):
         for error in errors:
             if not _is_consequence(error, removed):
-                found.setdefault(_where(error), _what(error))
+                found.setdefault(_where(error), _what(root, error))
         gone = {_remove(remaining, _keyed(error)) for error in errors}
         if gone <= removed | {()}:
             break
@@ -107,9 +131,9 @@ def _faults(data: Table, base_dir: Path) -> list[tuple[KeyPath, str]]:
     return sorted(found.items(), key=lambda fault: dotted(fault[0]))
 
 
-def _errors(data: Table, base_dir: Path) -> list[ErrorDetails]:
+def _errors(root: type[Section], data: Table, base_dir: Path) -> list[ErrorDetails]:
     try:
-        Settings.model_validate(data, context={"base_dir": base_dir})
+        root.model_validate(data, context={"base_dir": base_dir})
     except ValidationError as exc:
         return exc.errors(include_url=False, include_input=False)
     return []
@@ -124,10 +148,10 @@ def _where(error: ErrorDetails) -> KeyPath:
     return (*_keyed(error), *key.split(".")) if key else _keyed(error)
 
 
-def _what(error: ErrorDetails) -> str:
+def _what(root: type[Section], error: ErrorDetails) -> str:
     if error["type"] == "extra_forbidden":
         *parents, name = error["loc"]
-        return nearest(str(name), tuple(_section_at(tuple(parents)).model_fields))
+        return nearest(str(name), tuple(_section_at(root, tuple(parents)).model_fields))
     if error["type"] == "missing":
         return "is required"
     if error["type"] in {"model_type", "dict_type"}:
@@ -160,8 +184,8 @@ def _remove(data: Table, path: KeyPath) -> KeyPath:
     return ()
 
 
-def _section_at(path: KeyPath) -> type[Section]:
-    section: type[Section] = Settings
+def _section_at(root: type[Section], path: KeyPath) -> type[Section]:
+    section = root
     parts = iter(path)
     for part in parts:
         annotation = section.model_fields[str(part)].annotation

@@ -38,6 +38,14 @@ from gateway.config.fields import (
 from gateway.config.secrets import resolve_secret
 
 ENVIRONMENTS: Final = "environments"
+MODELS: Final = "models.toml"
+ROUTED: Final = "models"
+"""Who carries out calls of models by a route's name (`auto`); no upstream may be called so."""
+PROVIDERS: Final = frozenset({"openai", "anthropic", "litellm", "echo"})
+"""Types of upstreams that are providers of models and no MCP servers."""
+
+_OF_PROVIDERS: Final = frozenset({"type", "url", "headers", "timeout_s", "max_result_bytes", "labels", "risk"})
+_OF_MEMORY: Final = frozenset({"type", "timeout_s", "max_result_bytes", "labels", "risk", "pin", "tools"})
 
 
 class Listen(Section):
@@ -184,9 +192,10 @@ class Agent(Remote):
 
 
 class Upstream(Remote):
-    """One server behind the gateway: over HTTP (`url`), as a process of ours (`command`), or built in (`sandbox`)."""
+    """One server behind the gateway: over HTTP (`url`), as a process of ours (`command`), or built in (`sandbox`,
+    `memory`); or a provider of models."""
 
-    type: Literal["mcp", "sandbox"]
+    type: Literal["mcp", "sandbox", "memory", "openai", "anthropic", "litellm", "echo"]
     url: HttpUrl = ""
     command: Texts = ()
     env: Annotated[Mapping[str, str], AfterValidator(labelled)] = {}
@@ -202,6 +211,8 @@ class Upstream(Remote):
     def _reached_in_one_way(self) -> Self:
         if self.type == "sandbox":
             return self._built_in()
+        if self.type != "mcp":
+            return self._without_process()
         if bool(self.url) == bool(self.command):
             raise fault("", "needs either url (HTTP) or command (a process), and not both", "url", "command")
         if self.command and self.headers:
@@ -217,6 +228,24 @@ class Upstream(Remote):
                 raise fault(key, what, "type")
         if self.sandbox == "none":
             raise fault("sandbox", "code that callers send never runs on the host: remove it, or give a level", "type")
+        return self
+
+    @property
+    def in_a_box(self) -> bool:
+        """Whether the gateway starts something for it, and in a sandbox."""
+        return self.type in {"mcp", "sandbox"} and not self.url and self.sandbox != "none"
+
+    @property
+    def is_provider(self) -> bool:
+        """Whether it is a provider of models."""
+        return self.type in PROVIDERS
+
+    def _without_process(self) -> Self:
+        known = _OF_PROVIDERS if self.is_provider else _OF_MEMORY
+        known -= {"url", "headers"} if self.type == "echo" else set()
+        for key in sorted(self.model_fields_set - known):
+            what = f'{key} is not for type = "{self.type}", which has: {", ".join(sorted(known - {"type"}))}'
+            raise fault(key, what, "type")
         return self
 
     @model_validator(mode="after")
@@ -273,6 +302,21 @@ class Settings(Section):
         """The directory of environments (`sandboxes/environments.md`): beside the file. It need not exist."""
         return self._base_dir / ENVIRONMENTS
 
+    @property
+    def models(self) -> Path:
+        """The catalogue of models (`gateway/listeners/models/README.md`): beside the file. It need not exist."""
+        return self._base_dir / MODELS
+
+    @property
+    def servers(self) -> tuple[str, ...]:
+        """The upstreams that are MCP servers."""
+        return tuple([name for name, upstream in self.upstreams.items() if not upstream.is_provider])
+
+    @property
+    def providers(self) -> Mapping[str, Upstream]:
+        """The upstreams that are providers of models."""
+        return {name: upstream for name, upstream in self.upstreams.items() if upstream.is_provider}
+
     def model_post_init(self, context: object) -> None:
         """Remember what relative paths are relative to."""
         if isinstance(context, Mapping):
@@ -287,6 +331,9 @@ class Settings(Section):
         for name in self.agents:
             if name in self.upstreams:
                 raise fault(f"agents.{name}", "is the name of an upstream too: rules could not tell the two apart")
+        if ROUTED in self.providers:
+            what = "is what the routes of models.toml are carried out by: give the provider another name"
+            raise fault(f"upstreams.{ROUTED}", what)
         return self
 
     @model_validator(mode="after")

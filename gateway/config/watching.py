@@ -12,6 +12,8 @@ from typing import Final, TypeAlias
 from anyio import to_thread
 from watchfiles import awatch
 
+from gateway.config.tree import MODELS
+
 DEBOUNCE_MS: Final = 300
 CHECK_MS: Final = 5_000
 STEP_MS: Final = 250
@@ -23,7 +25,8 @@ Fingerprint: TypeAlias = Mapping[str, tuple[int, int, int]]
 def watch(
     path: Path, policies: Callable[[], Path], *, debounce_ms: int = DEBOUNCE_MS, check_ms: int = CHECK_MS
 ) -> AsyncGenerator[frozenset[Path]]:
-    """The files that changed since this was called, each time some did: `path` and everything under `policies()`.
+    """The files that changed since this was called, each time some did: `path`, the catalogue of models beside it, and
+    everything under `policies()`.
 
     `policies` is asked again after each change, since the change may be to where they are. Changes are gathered for
     `debounce_ms`; what the system's notifications miss (network file systems) is found every `check_ms`.
@@ -69,7 +72,7 @@ async def _stirrings(places: tuple[Path, ...], debounce_ms: int, check_ms: int) 
 
 def _look(path: Path, policies: Path) -> Fingerprint:
     found: dict[str, tuple[int, int, int]] = {}
-    for file in (path, *_files(policies)):
+    for file in (path, path.with_name(MODELS), *_files(policies)):
         try:
             status = file.stat()
         except OSError:

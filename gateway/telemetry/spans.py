@@ -125,6 +125,8 @@ def _call_span(record: CallRecord) -> _Part:
         names.RESULT_LABELS: record.labels,
         **_who(record),
         **_box(record),
+        **_budget(record),
+        **_route(record),
     }
     return _Part(_name(call), kind, attributes, bool(error_type(record)))
 
@@ -197,6 +199,31 @@ def _box(record: CallRecord) -> dict[str, Value]:
         return {}
     facts = {names.SANDBOX_DRIVER: box.get("driver"), names.SANDBOX_LEVEL: box.get("level")}
     return {key: value[:_MAX_TEXT] for key, value in facts.items() if isinstance(value, str)}
+
+
+def _budget(record: CallRecord) -> dict[str, Value]:
+    """The budgets of the call that are near their limits, as its record notes them."""
+    told = record.notes.get("budget") if record.notes else None
+    warnings = told.get("warnings", ()) if isinstance(told, Mapping) else ()
+    near = [each for each in warnings if isinstance(each, Mapping)]
+    words = [f"{each.get('scope')}:{each.get('name')}:{round(100 * each.get('used', 0))}" for each in near]
+    return {names.BUDGET_WARNINGS: tuple(words)} if words else {}
+
+
+def _route(record: CallRecord) -> dict[str, Value]:
+    """Which model a route led to and why, as its record notes it; whether the answer was one that there was."""
+    notes = record.notes or {}
+    route, cache = notes.get("route"), notes.get("cache")
+    found: dict[str, Value] = {}
+    if isinstance(route, Mapping):
+        facts = {names.ROUTE_NAME: "route", names.ROUTE_MODEL: "model", names.ROUTE_TIER: "served"}
+        found |= {key: str(route.get(name, ""))[:_MAX_TEXT] for key, name in facts.items()}
+        found[names.ROUTE_WHY] = str(route.get("why", ""))[:_MAX_TEXT]
+        tries = route.get("tries")
+        found[names.ROUTE_TRIES] = len(tries) if isinstance(tries, list) else 0
+    if isinstance(cache, Mapping):
+        found[names.CACHE_HIT] = cache.get("hit") is True
+    return found
 
 
 def _hash(session_id: str) -> str:

@@ -74,6 +74,20 @@ async def test_what_is_looked_at_follows_from_what_the_policy_reads(
         assert (policy.reads_findings("arguments"), policy.reads_findings("result")) == (arguments, result)
 
 
+@pytest.mark.parametrize(
+    ("rules", "reads"),
+    [
+        ("", False),
+        ('deny contains "x" if input.context.env == "dev"\n', False),
+        ('deny contains "x" if input.context.budget.warns\n', True),
+        ('deny contains "x" if count(input.context) > 99\n', True),
+    ],
+)
+async def test_what_was_spent_is_looked_up_where_the_policy_reads_it(tmp_path: Path, rules: str, reads: bool) -> None:
+    async with policy_of(tmp_path, rules) as policy:
+        assert policy.reads_budget() == reads
+
+
 async def test_before_there_is_a_policy_it_may_read_everything() -> None:
     assert ActivePolicy().reads_findings("arguments")
 

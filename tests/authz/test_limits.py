@@ -156,3 +156,7 @@ def test_labels_only_grow_and_say_when_there_are_too_many() -> None:
 
     assert sessions.of(call_of(), IDENTITY).labels[-1] == "overflow"
     assert len(sessions.of(call_of(), IDENTITY).labels) == MAX_LABELS + 1
+
+    sessions.add_labels(call_of(), IDENTITY, ["000"])
+
+    assert sessions.of(call_of(), IDENTITY).labels[-1] == "overflow", "what was left out does not come back"

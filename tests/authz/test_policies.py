@@ -398,7 +398,7 @@ def test_the_examples_of_the_readme_can_be_activated() -> None:
 
     for block in blocks:
         assert [str(fault) for fault in check_bundle(bundle_of({**library, "rules/data.rego": block}))] == []
-    assert len(blocks) == 4
+    assert len(blocks) == 5
 
 
 def readme_pack(team: str) -> RegorusPdp:

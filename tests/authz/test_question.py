@@ -10,6 +10,7 @@ from typing import cast
 import pytest
 
 from gateway import codec
+from gateway.authz.obligations import SUPPORTED_OBLIGATIONS
 from gateway.authz.question import Question, Questions
 from gateway.authz.sessions import SessionFacts
 from gateway.authz.truncation import MAX_BYTES
@@ -83,7 +84,7 @@ def test_a_call_becomes_the_documented_question() -> None:
             "trace_id": "0af7651916cd43dd8448eb211c80319c",
             "session": {"id": "s1", "calls": 7, "labels": ["untrusted"]},
             "env": "test",
-            "supported_obligations": ["audit", "cap", "egress", "label", "rate", "redact", "sandbox", "transform"],
+            "supported_obligations": [*SUPPORTED_OBLIGATIONS],
         },
     }
 

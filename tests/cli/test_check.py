@@ -176,3 +176,31 @@ def test_grpc_without_its_packages_is_a_fault(
     assert main(write(tmp_path, "[listen]\ngrpc_port = 9000\n")) == 1
 
     assert "listen.grpc_port: needs the packages of the extra `grpc`: pip install" in capsys.readouterr().out
+
+
+def test_what_is_wrong_with_the_files_beside_it_is_said_as_well(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "memory.toml").write_text("[namespaces.law]\nlegal_hodl = true\n")
+    (tmp_path / "models.toml").write_text("[routes.auto]\nstrnog = 1\n")
+    code = main(write(tmp_path, '[upstreams.a]\ntype = "memory"\n[upstreams.b]\ntype = "memory"\n'))
+
+    out = capsys.readouterr().out
+    assert code == 1
+    assert "memory.toml: namespaces.law.legal_hodl: unknown key; did you mean 'legal_hold'? (line 2)" in out
+    assert "models.toml: routes.auto" in out
+    assert "upstreams.b.type: there is one memory, and it is upstreams.a: use namespaces" in out
+
+
+def test_what_needs_an_extra_that_is_not_installed_is_a_fault(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.cli.check.find_spec", lambda name: None)
+    (tmp_path / "memory.toml").write_text('[index]\nkind = "chroma"\n[embedder]\nkind = "minilm"\n')
+    code = main(write(tmp_path, '[upstreams.a]\ntype = "memory"\n[upstreams.b]\ntype = "litellm"\n'))
+
+    out = capsys.readouterr().out
+    assert code == 1
+    assert "upstreams.b.type: needs litellm, which is not installed: install the extra 'models'" in out
+    assert "memory.toml: index.kind: needs chromadb, which is not installed: install the extra 'memory'" in out
+    assert "memory.toml: embedder.kind: needs onnxruntime, which is not installed" in out

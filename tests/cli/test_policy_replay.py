@@ -239,6 +239,28 @@ def test_draft_allows_neither_other_tenants_nor_arguments_that_were_never_given(
     assert compared["moved"] == {"allow": 0, "deny": 0, "hold": 0}
 
 
+def test_who_lists_memories_is_not_granted_the_review_of_everybodys(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = question("git/push")
+    facts = {"upstream": "memory", "name": "*", "arguments": {}, "truncated": False}
+    resource = {"type": "memory", "id": "*/*", "properties": {**facts, "catalog": {"memory": {"whole": False}}}}
+    listed = {**asked, "action": {"name": "memory.read", "properties": {"method": "memory/list"}}, "resource": resource}
+    whole = {**resource, "properties": {**facts, "catalog": {"memory": {"whole": True}}}}
+    review = {**listed, "action": {"name": "memory.read", "properties": {"method": "memory/review"}}, "resource": whole}
+    no = {"decision": False, "context": {"reasons": [{"code": "no", "message": "no"}]}}
+    yes = {"decision": True}
+    write_log(tmp_path / "log", [event(0, asked, yes), event(1, listed, yes), event(2, review, no)])
+    out = tmp_path / "draft"
+
+    code, report = run(capsys, "suggest", "--log", str(tmp_path / "log"), "--out", str(out))
+    _, compared = run(capsys, "replay", "--against", str(out), "--log", str(tmp_path / "log"))
+
+    assert (code, report["grants"]) == (OK, 1)
+    assert [words.partition(",")[0] for words in cast("dict[str, int]", report["left_out"])] == ["of memory"]
+    assert compared["moved"] == {"allow": 0, "deny": 1, "hold": 0}
+
+
 def test_what_others_named_cannot_move_the_cursor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_log(tmp_path / "log", [event(0, question("git/\x1b[2J\x9b2Jlog\nno difference"), {"decision": True})])
     log = ["--log", str(tmp_path / "log"), "--since", "all"]

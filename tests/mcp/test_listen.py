@@ -146,6 +146,7 @@ async def test_resource_that_may_not_be_watched_is_left_out_of_the_acknowledgeme
     ]
     (listened,) = [record for record in world.trail.records if record.call.method == "subscriptions/listen"]
     assert {record.call.parent_id for record in subscribed} == {listened.call.id}
+    assert {record.call.root_id for record in subscribed} == {listened.call.id}
 
 
 async def test_nobody_can_be_asked_and_nothing_told_on_behalf_of_a_subscription() -> None:

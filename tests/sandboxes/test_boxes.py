@@ -331,7 +331,8 @@ async def test_box_whose_end_takes_too_long_is_left_to_its_reaper(
 
     with anyio.fail_after(10):
         status = await program.wait()
-    assert (status, boxes.living) == (137, ())
+    assert status in {0, 137}, "its end had begun, or its reaper was first"
+    assert boxes.living == ()
 
 
 async def test_nothing_is_started_before_or_after(tmp_path: Path) -> None:

@@ -83,6 +83,16 @@ def test_call_in_a_sandbox_says_how_strong_that_is() -> None:
     assert not [key for key in policy.attributes if "sandbox" in key]
 
 
+def test_call_whose_budgets_are_near_their_limits_says_which() -> None:
+    warning = {"scope": "chain", "name": "tree", "account": "a", "used": 0.934}
+
+    near, *_ = spans_of(record(TRACED, notes={"budget": {"warnings": [warning]}}), _leg)
+    far, *_ = spans_of(record(TRACED, notes={"budget": {"warnings": []}}), _leg)
+
+    assert near.attributes["interlock.budget.warnings"] == ("chain:tree:93",)
+    assert "interlock.budget.warnings" not in far.attributes
+
+
 @pytest.mark.parametrize("notes", [None, {}, {"egress": {}}, {"sandbox": "gvisor"}, {"sandbox": {"level": 3}}])
 def test_call_without_facts_of_a_sandbox_has_none_on_its_span(notes: dict[str, object] | None) -> None:
     call = spans_of(record(TRACED, notes=notes), _leg)[0]

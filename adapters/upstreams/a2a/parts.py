@@ -16,6 +16,7 @@ from gateway.a2a.pages import TaskPage
 from gateway.codec import JsonObject, JsonValue
 from gateway.errors import UpstreamProtocolError
 from gateway.identity.chain import Hops
+from gateway.spending import root_of
 from gateway.types import Authorized, Call, Identity, Result
 
 
@@ -106,7 +107,7 @@ class Learning:
         await self.parts.tasks.learn(self.name, identity, call, value)
         task_id, state = _seen(value)
         if task_id and state:
-            self._work(identity, task_id, state)
+            self._work(authorized, task_id, state)
         return await self.parts.push.incoming(authorized, value)
 
     async def take_reply(self, authorized: Authorized, reply: Reply) -> Result:
@@ -126,13 +127,15 @@ class Learning:
             raise UpstreamProtocolError(f"agent {self.name!r} sent an event that cannot be shown")
         return Heard(codec.dumps(shown), shown)
 
-    def _work(self, identity: Identity, task_id: str, state: str) -> None:
+    def _work(self, authorized: Authorized, task_id: str, state: str) -> None:
         """An agent that goes on working, though the call is over, is still in the chain of that call."""
         if state in TERMINAL or state in INTERRUPTED:
             self.parts.chain.ended(self.name, task_id)
             return
+        identity = authorized.identity
         delegation = identity.delegation or (identity.subject.id,)
-        self.parts.chain.works_on(self.name, task_id, Hops(delegation, (*identity.hops, self.name)))
+        hops = Hops(delegation, (*identity.hops, self.name), root_of(authorized.call, identity))
+        self.parts.chain.works_on(self.name, task_id, hops)
 
 
 def _seen(value: JsonObject) -> tuple[str, str]:

@@ -172,10 +172,13 @@ class RoundsOnLegacy:
     async def _advance(self, turn: Turn, call: Call, relay: Relay) -> tuple[Result, Reply]:
         kept = False
         try:
-            reply = await turn.step()
-            if reply is not None:
-                return result_of(call, reply, self._label), reply
-            await self._screen(turn, relay)
+            while True:
+                reply = await turn.step()
+                if reply is not None:
+                    return result_of(call, reply, self._label), reply
+                await self._screen(turn, relay)
+                if turn.open_questions:  # questions that were answered in the client's place end no round
+                    break
             result = self._park(turn, call, relay)
             kept = True
             return result, Reply()
@@ -184,13 +187,14 @@ class RoundsOnLegacy:
                 turn.cancel()  # a client that left, a question that policy forbids: the upstream stops working
 
     async def _screen(self, turn: Turn, relay: Relay) -> None:
-        """Every open question passes policy before any of them is shown to the client."""
+        """Every open question passes policy before any of them is shown to the client, or answered in its place."""
         while waiting := [question for key, question in turn.open_questions.items() if key not in turn.screened]:
             if len(turn.open_questions) > MAX_QUESTIONS:
                 raise UpstreamProtocolError(f"upstream {self._label!r} asked too many questions at once")
             for question in waiting:
-                await relay.ask(question.method, question.params)
-                turn.screened.add(question.key)
+                answer = await relay.ask(question.method, question.params)
+                if answer.outcome != "ok" or not turn.answer(question.key, reply_to(answer)):
+                    turn.screened.add(question.key)
 
     def _park(self, turn: Turn, call: Call, relay: Relay) -> Result:
         shown = [question for key, question in turn.open_questions.items() if key in turn.screened]

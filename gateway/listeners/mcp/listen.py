@@ -110,6 +110,7 @@ class ListenStreams:
             traceparent=call.traceparent,
             tracestate=call.tracestate,
             parent_id=call.id,
+            root_id=call.root_id or call.id,
             started_ns=call.started_ns,
         )
 
