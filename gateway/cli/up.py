@@ -6,10 +6,8 @@ import argparse
 import gc
 import json
 import logging
-import os
 import signal
 import sys
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Final
@@ -30,6 +28,7 @@ from gateway.cli.firstrun import is_of_first_run, refuse_no_place, write_configu
 from gateway.cli.main import NOT_AS_IT_SHOULD_BE, OK, CommandFailed, Commands
 from gateway.cli.narration import Narration
 from gateway.cli.options import add_config, config_path
+from gateway.cli.programs import find_own_programs
 from gateway.cli.sockets import free_port, is_free
 from gateway.config import Settings, load
 from gateway.config.tree import State
@@ -70,7 +69,7 @@ def up(arguments: argparse.Namespace) -> int:
     agents = f" and {len(settings.agents)} agents" if settings.agents else ""
     narration.step(f"read {path}: {len(settings.upstreams)} upstreams{agents}, policies from {settings.policy.path}")
     _log_to_stderr()
-    os.environ["PATH"] = _path_with_this_environment(os.environ)
+    find_own_programs()
     demo = (arguments.once or is_of_first_run(settings)) and not arguments.no_demo
     try:
         run = _Run(settings, narration, once=arguments.once, demo=demo).run
@@ -104,11 +103,6 @@ def _settings(path: Path, arguments: argparse.Namespace, *, fresh: bool) -> Sett
             "stop that one, or choose another port with --port"
         )
     return settings
-
-
-def _path_with_this_environment(environ: Mapping[str, str]) -> str:
-    """`PATH` with the programs of this Python first, so that upstreams that came with it are found."""
-    return os.pathsep.join([str(Path(sys.executable).parent), environ.get("PATH", os.defpath)])
 
 
 def expected_in(group: BaseExceptionGroup[BaseException]) -> BaseException:

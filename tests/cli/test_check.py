@@ -24,6 +24,19 @@ def test_good_configuration_is_said_to_be_good(tmp_path: Path, capsys: pytest.Ca
     assert "good; 0 upstreams, engine embedded, http://127.0.0.1:9000" in capsys.readouterr().out
 
 
+def test_programs_that_came_with_the_gateway_are_found_whatever_the_path(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    section = '[upstreams.{}]\ntype = "mcp"\ncommand = ["{}"]\n'
+
+    code = main(write(tmp_path, section.format("own", "pytest") + section.format("none", "nobody-has-this")))
+
+    assert code == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert ["upstreams.none" in line for line in lines[:-1]] == [True]
+
+
 def test_every_fault_is_printed_with_its_path_and_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code = main(write(tmp_path, FAULTY))
 
