@@ -108,7 +108,7 @@ async def test_watching_ends_soon_when_it_is_cancelled(place: Path) -> None:
             async for _ in changes:
                 pass
 
-    with anyio.fail_after(2):
+    with anyio.fail_after(4):
         async with anyio.create_task_group() as group:
             group.start_soon(follow)
             await anyio.wait_all_tasks_blocked()
