@@ -10,11 +10,15 @@ class EmbeddingUnavailable(Exception):
     """No vector can be had now, or ever: the model is missing, altered or unreachable. The message says what to do."""
 
 
+class EmbeddingRefused(EmbeddingUnavailable):
+    """The embedder works, and takes not all of these texts: too long for it, or not to its liking."""
+
+
 class Embedder(Protocol):
     """One vector for each text, in order: `dimensions` little-endian float32 numbers, of length 1.
 
     The same text gives the same vector, whatever it is embedded with. The work is done in a thread or elsewhere, never
-    on the event loop. Raises `EmbeddingUnavailable`.
+    on the event loop. Raises `EmbeddingUnavailable`, and of its kinds `EmbeddingRefused` where others may do better.
     """
 
     @property

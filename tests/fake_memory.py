@@ -310,13 +310,13 @@ class FakeMemory:
             status=Status.ERASED, derived_from=(), subjects=(), signature="",
         )  # fmt: skip
 
-    async def without_vector(self, tenant: str, model: str, limit: int) -> Sequence[tuple[int, str]]:
+    async def without_vector(self, tenant: str, model: str, limit: int, after: int = 0) -> Sequence[tuple[int, str]]:
         found: dict[str, int] = {}
         for row, one in enumerate(self.versions, 1):
             known = self.vectors.get((tenant, one.text))
             if one.tenant == tenant and one.text and (known is None or known.model != model):
                 found.setdefault(one.text, row)
-        return [(row, text) for text, row in found.items()][:limit]
+        return [(row, text) for text, row in found.items() if row > after][:limit]
 
     async def put_vectors(self, tenant: str, model: str, vectors: Mapping[int, bytes]) -> None:
         for row, vector in vectors.items():

@@ -12,11 +12,12 @@ from typing import Final, Self
 import aiohttp
 from pydantic import BaseModel, ValidationError
 
-from gateway.embedding import Embedder, EmbeddingUnavailable
+from gateway.embedding import Embedder, EmbeddingRefused, EmbeddingUnavailable
 
 TIMEOUT_S: Final = 30.0
 BATCH: Final = 64
 _MAX_BYTES: Final = 64 * 1024 * 1024
+_REFUSED: Final = frozenset({400, 413, 422})
 
 
 class _One(BaseModel):
@@ -82,6 +83,8 @@ class Remote:
     async def _ask(self, question: dict[str, object]) -> bytes:
         try:
             async with self._session.post(self._url, json=question, allow_redirects=False) as answer:
+                if answer.status in _REFUSED:
+                    raise EmbeddingRefused(f"embedder {self._url} refuses this with status {answer.status}")
                 if answer.status != 200:
                     raise self._fault(f"answers with status {answer.status}")
                 return await self._read(answer)
@@ -101,7 +104,7 @@ class Remote:
         if len(vector) != self._dimensions:
             raise self._fault(f"gives {len(vector)} dimensions, not {self._dimensions}; set 'dimensions' to that")
         if not isfinite(length) or not length:
-            raise self._fault("gives a vector that has no direction")
+            raise EmbeddingRefused(f"embedder {self._url} gives a vector that has no direction")
         numbers = array("f", (value / length for value in vector))
         if byteorder == "big":
             numbers.byteswap()

@@ -147,8 +147,8 @@ class SqliteMemory:
             self._words.forget()  # what was common need not be so any more
         return erased
 
-    async def without_vector(self, tenant: str, model: str, limit: int) -> Sequence[tuple[int, str]]:
-        return await self._readers.run(lambda c: writes.without_vector(c, tenant, model, limit))
+    async def without_vector(self, tenant: str, model: str, limit: int, after: int = 0) -> Sequence[tuple[int, str]]:
+        return await self._readers.run(lambda c: writes.without_vector(c, tenant, model, limit, after))
 
     async def put_vectors(self, tenant: str, model: str, vectors: Mapping[int, bytes]) -> None:
         await self._writer.run(lambda c: writes.put_vectors(c, tenant, model, vectors))

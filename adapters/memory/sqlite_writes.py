@@ -48,7 +48,7 @@ _DERIVED: Final = (
 )
 _TEXTLESS: Final = (
     "SELECT t.id, t.text FROM texts t LEFT JOIN vectors x ON x.text_id = t.id AND x.model = ?"
-    " WHERE t.tenant_id = ? AND x.text_id IS NULL ORDER BY t.id LIMIT ?"
+    " WHERE t.tenant_id = ? AND x.text_id IS NULL AND t.id > ? ORDER BY t.id LIMIT ?"
 )
 
 
@@ -370,9 +370,11 @@ def _text_for(
     return put_text(connection, tenant_id, shard_for(connection, tenant_id, version.namespace), version.text)
 
 
-def without_vector(connection: sqlite3.Connection, tenant: str, model: str, limit: int) -> Sequence[tuple[int, str]]:
+def without_vector(
+    connection: sqlite3.Connection, tenant: str, model: str, limit: int, after: int
+) -> Sequence[tuple[int, str]]:
     """`MemoryUpkeep.without_vector`."""
-    values = (model, tenant_number(connection, tenant), limit)
+    values = (model, tenant_number(connection, tenant), after, limit)
     return [(row[0], row[1]) for row in connection.execute(_TEXTLESS, values)]
 
 

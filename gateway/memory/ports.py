@@ -123,8 +123,8 @@ class MemoryUpkeep(Protocol):
     async def sweep(self, tenant: str, limits_ms: Mapping[str, int]) -> Erased:
         """Erase the versions whose time is over: their own, or that of their namespace since they were recorded."""
 
-    async def without_vector(self, tenant: str, model: str, limit: int) -> Sequence[tuple[int, str]]:
-        """Texts (number, text) that have no vector of that embedder."""
+    async def without_vector(self, tenant: str, model: str, limit: int, after: int = 0) -> Sequence[tuple[int, str]]:
+        """Texts (number, text) that have no vector of that embedder, in the order of their numbers, after this one."""
 
     async def put_vectors(self, tenant: str, model: str, vectors: Mapping[int, bytes]) -> None:
         """The vectors of such texts. A text that is gone since is left out."""

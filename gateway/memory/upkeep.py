@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 import anyio
 
-from gateway.embedding import Embedder, EmbeddingUnavailable
+from gateway.embedding import Embedder, EmbeddingRefused, EmbeddingUnavailable
 from gateway.errors import InterlockError
 from gateway.memory.keeping import Keeping
 from gateway.memory.ports import MemoryStore
@@ -18,16 +18,21 @@ log = logging.getLogger("interlock.memory")
 
 EVERY_S: Final = 60.0
 _TEXTS: Final = 64
+_HARMLESS: Final = "a text that every embedder takes"
 
 
 @dataclass(frozen=True, slots=True)
 class Upkeep:
-    """`limits_ms` is how long records of a namespace are kept since they were recorded."""
+    """`limits_ms` is how long records of a namespace are kept since they were recorded.
+
+    What the embedder refused is asked for again when the gateway is started again.
+    """
 
     store: MemoryStore
     keeping: Keeping
     embedder: Embedder
     limits_ms: Mapping[str, int]
+    refused: set[int] = field(default_factory=set)
 
     async def run(self, *, wait: Callable[[float], Awaitable[None]] = anyio.sleep) -> None:
         """Look after it, at the start and once a minute, until cancelled."""
@@ -48,8 +53,28 @@ class Upkeep:
             await self.fill(tenant)
 
     async def fill(self, tenant: str) -> None:
-        """Embed what has no vector of this embedder."""
-        while texts := await self.store.without_vector(tenant, self.embedder.name, _TEXTS):
-            vectors = await self.embedder.embed([text for _, text in texts])
-            numbers = [number for number, _ in texts]
-            await self.store.put_vectors(tenant, self.embedder.name, dict(zip(numbers, vectors, strict=True)))
+        """Embed what has no vector of this embedder. What it refuses is recalled by words, and nothing waits for it."""
+        after = 0
+        while page := await self.store.without_vector(tenant, self.embedder.name, _TEXTS, after):
+            after = page[-1][0]
+            texts = [one for one in page if hash((tenant, one[1])) not in self.refused]
+            try:
+                vectors = await self._embedded(texts)
+            except EmbeddingRefused:
+                await self.embedder.embed([_HARMLESS])  # refused, too: then not the texts are to blame
+                vectors = await self._one_by_one(tenant, texts)
+            await self.store.put_vectors(tenant, self.embedder.name, vectors)
+
+    async def _embedded(self, texts: Sequence[tuple[int, str]]) -> dict[int, bytes]:
+        vectors = await self.embedder.embed([text for _, text in texts])
+        return dict(zip([number for number, _ in texts], vectors, strict=True))
+
+    async def _one_by_one(self, tenant: str, texts: Sequence[tuple[int, str]]) -> dict[int, bytes]:
+        found: dict[int, bytes] = {}
+        for one in texts:
+            try:
+                found |= await self._embedded([one])
+            except EmbeddingRefused as exc:
+                self.refused.add(hash((tenant, one[1])))
+                log.warning("a memory of %d characters is recalled by words alone: %s", len(one[1]), exc)
+        return found

@@ -317,6 +317,17 @@ async def test_texts_without_a_vector_of_an_embedder_are_known(store: MemoryStor
     assert len(await store.without_vector("acme", "another", 10)) == 2
 
 
+async def test_texts_without_a_vector_are_told_page_by_page(store: MemoryStore) -> None:
+    for text in ("a", "b", "c", "d", "e"):
+        await store.add("acme", draft(text))
+
+    pages = [await store.without_vector("acme", MODEL, 2)]
+    while pages[-1]:
+        pages.append(await store.without_vector("acme", MODEL, 2, after=pages[-1][-1][0]))
+
+    assert [[text for _, text in page] for page in pages] == [["a", "b"], ["c", "d"], ["e"], []]
+
+
 async def test_versions_that_are_loaded_are_the_same_and_twice_is_once(store: MemoryStore) -> None:
     first = await store.add("acme", draft("a", valid_from_ms=0))
     await store.supersede("acme", first.record, draft("b"))

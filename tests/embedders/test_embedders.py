@@ -17,7 +17,7 @@ from aiohttp import web
 from adapters.embedders.hashing import Hashing
 from adapters.embedders.minilm import MODEL_SHA256, TOKENIZER_SHA256, MiniLm
 from adapters.embedders.remote import Remote
-from gateway.embedding import Embedder, EmbeddingUnavailable
+from gateway.embedding import Embedder, EmbeddingRefused, EmbeddingUnavailable
 
 pytestmark = pytest.mark.anyio
 
@@ -202,6 +202,33 @@ async def test_a_remote_answer_that_holds_no_vectors_is_a_fault(status: int, bod
     async with _serving(answer) as url, Remote(url, model="m", dimensions=2) as remote:
         with anyio.fail_after(10), pytest.raises(EmbeddingUnavailable, match=words):
             await remote.embed(["text"])
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "refused"),
+    [
+        (400, "{}", True),
+        (413, "{}", True),
+        (422, "{}", True),
+        (200, '{"data": [{"index": 0, "embedding": [0, 0]}]}', True),
+        (401, "{}", False),
+        (404, "{}", False),
+        (429, "{}", False),
+        (503, "{}", False),
+    ],
+)
+async def test_a_remote_server_that_refuses_a_text_is_told_from_one_that_is_away(
+    status: int, body: str, refused: bool
+) -> None:
+    async def answer(request: web.Request) -> web.Response:
+        await request.read()
+        return web.Response(status=status, text=body)
+
+    async with _serving(answer) as url, Remote(url, model="m", dimensions=2) as remote:
+        with anyio.fail_after(10), pytest.raises(EmbeddingUnavailable) as caught:
+            await remote.embed(["text"])
+
+    assert isinstance(caught.value, EmbeddingRefused) is refused
 
 
 async def test_a_remote_server_is_sent_the_key_and_the_model() -> None:
