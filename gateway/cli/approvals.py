@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import Final
 from urllib.parse import quote, urlencode
 
 from gateway.cli.main import OK, CommandFailed, Commands
-from gateway.cli.remote import Object, Remote, add_remote, printable, remote
+from gateway.cli.remote import Object, Remote, printable
+from gateway.cli.verbs import Verbs, add_verb, print_json
 from gateway.cli.webhook_secret import add_webhook_secret
-
-if TYPE_CHECKING:
-    Verbs: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]
-
-_Verb: TypeAlias = Callable[[argparse.Namespace, Remote], int]
 
 _ROLE: Final = "WHOM-THE-HOLD-ASKS"
 _STATES: Final = ("pending", "approved", "denied", "spent", "withdrawn")
@@ -26,23 +22,23 @@ def add_parser(commands: Commands) -> None:
     """Mount the command and its verbs."""
     approvals = commands.add_parser("approvals", help="see which calls wait for people, and decide on them")
     verbs = approvals.add_subparsers(required=True, metavar="VERB")
-    listing = _verb(verbs, "list", "the calls that wait: yours, and those that you are asked about", _list)
+    listing = add_verb(verbs, "list", "the calls that wait: yours, and those that you are asked about", _list, _ROLE)
     listing.add_argument("--state", choices=(*_STATES, "any"), default="pending", help="which (default: pending)")
     listing.add_argument("--all", action="store_true", help="everybody's, where policy allows you that")
-    show = _verb(verbs, "show", "who wants what, with which arguments, and why policy holds it", _show)
+    show = add_verb(verbs, "show", "who wants what, with which arguments, and why policy holds it", _show, _ROLE)
     show.add_argument("id", help="as `list` shows it")
     _add_approve(verbs)
-    deny = _verb(verbs, "deny", "say no, for good", _deny)
+    deny = add_verb(verbs, "deny", "say no, for good", _deny, _ROLE)
     deny.add_argument("id", help="as `list` shows it")
     deny.add_argument("--reason", required=True, help="why; the caller is told")
-    grants = _verb(verbs, "grants", "the standing grants that hold", _grants)
+    grants = add_verb(verbs, "grants", "the standing grants that hold", _grants, _ROLE)
     grants.add_argument("--all", action="store_true", help="everybody's, where policy allows you that")
     grants.add_argument("--drop", default="", metavar="ID", help="end this one")
     add_webhook_secret(verbs)
 
 
 def _add_approve(verbs: Verbs) -> None:
-    approve = _verb(verbs, "approve", "agree to a call, as it is or with other arguments", _approve)
+    approve = add_verb(verbs, "approve", "agree to a call, as it is or with other arguments", _approve, _ROLE)
     approve.add_argument("id", help="as `list` shows it")
     approve.add_argument("--reason", default="", help="why, for the record")
     approve.add_argument("--arguments", default="", metavar="JSON|@FILE", help="agree to these arguments instead")
@@ -53,18 +49,6 @@ def _add_approve(verbs: Verbs) -> None:
     approve.add_argument("--any-arguments", action="store_true", help="whatever their arguments are (with --uses)")
 
 
-def _verb(verbs: Verbs, name: str, purpose: str, verb: _Verb) -> argparse.ArgumentParser:
-    parser = verbs.add_parser(name, help=purpose, description=f"{purpose[0].upper()}{purpose[1:]}.")
-    add_remote(parser)
-    parser.set_defaults(func=_run, verb=verb)
-    return parser
-
-
-def _run(args: argparse.Namespace) -> int:
-    verb: _Verb = args.verb
-    return verb(args, remote(args, _ROLE))
-
-
 # Verbs
 
 
@@ -73,7 +57,7 @@ def _list(args: argparse.Namespace, gateway: Remote) -> int:
     query = urlencode({name: value for name, value in (("state", state), ("scope", _scope(args))) if value})
     answer = gateway.ask("GET", f"/approvals?{query}" if query else "/approvals")
     if args.json:
-        return _print_json(answer)
+        return print_json(answer)
     tickets = _objects(answer.get("approvals"))
     for ticket in tickets:
         print(_line(ticket))
@@ -84,7 +68,7 @@ def _list(args: argparse.Namespace, gateway: Remote) -> int:
 
 def _show(args: argparse.Namespace, gateway: Remote) -> int:
     ticket = gateway.ask("GET", _path(args.id))
-    return _print_json(ticket) if args.json else _describe(ticket)
+    return print_json(ticket) if args.json else _describe(ticket)
 
 
 def _approve(args: argparse.Namespace, gateway: Remote) -> int:
@@ -107,10 +91,10 @@ def _deny(args: argparse.Namespace, gateway: Remote) -> int:
 def _grants(args: argparse.Namespace, gateway: Remote) -> int:
     if args.drop:
         answer = gateway.ask("DELETE", f"/approvals/grants/{quote(args.drop, safe='')}")
-        return _print_json(answer) if args.json else _said(f"grant {args.drop} is over")
+        return print_json(answer) if args.json else _said(f"grant {args.drop} is over")
     answer = gateway.ask("GET", f"/approvals/grants?scope={_scope(args) or 'mine'}")
     if args.json:
-        return _print_json(answer)
+        return print_json(answer)
     grants = _objects(answer.get("grants"))
     for grant in grants:
         what = f"{grant.get('action')} {_member(grant, 'resource', 'id')}"
@@ -152,7 +136,7 @@ def _describe(ticket: Object) -> int:
 
 def _voted(args: argparse.Namespace, ticket: Object) -> int:
     if args.json:
-        return _print_json(ticket)
+        return print_json(ticket)
     grant = f"; standing grant {ticket['grant_id']}" if ticket.get("grant_id") else ""
     waits = "; it waits for more people" if ticket.get("state") == "pending" else ""
     return _said(f"{ticket.get('id')} is {ticket.get('state')}{grant}{waits}")
@@ -193,8 +177,3 @@ def _objects(value: object) -> list[Object]:
 
 def _json(value: object) -> str:
     return json.dumps(value, indent=2)  # ASCII only, so that no terminal obeys it
-
-
-def _print_json(value: object) -> int:
-    print(_json(value))
-    return OK

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import Final
 from urllib.parse import quote
 
 from gateway.cli.main import OK, Commands
-from gateway.cli.remote import Object, Remote, add_remote, printable, remote
-
-if TYPE_CHECKING:
-    Verbs: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]
-
-_Verb: TypeAlias = Callable[[argparse.Namespace, Remote], int]
+from gateway.cli.remote import Object, Remote, printable
+from gateway.cli.verbs import add_verb, print_json
 
 _ROLE: Final = "operator"
 _UNITS: Final = ("usd", "tokens", "calls", "seconds")
@@ -25,30 +20,20 @@ def add_parser(commands: Commands) -> None:
     """Mount the command and its three verbs."""
     purpose = "see what was spent of which budget, and begin one anew"
     verbs = commands.add_parser("budgets", help=purpose).add_subparsers(required=True, metavar="VERB")
-    listing = _verb(verbs, "list", "the budgets that you spend, those used last first", _list)
+    listing = add_verb(verbs, "list", "the budgets that you spend, those used last first", _list, _ROLE)
     listing.add_argument("--all", action="store_true", help="everybody's, where policy allows you that")
-    show = _verb(verbs, "show", "one budget: its limits, what was spent, and what calls in flight hold", _show)
-    reset = _verb(verbs, "reset", "begin a budget anew: nothing of it is spent", _reset)
+    show = add_verb(
+        verbs, "show", "one budget: its limits, what was spent, and what calls in flight hold", _show, _ROLE
+    )
+    reset = add_verb(verbs, "reset", "begin a budget anew: nothing of it is spent", _reset, _ROLE)
     for parser in (show, reset):
         parser.add_argument("id", help="as `list` shows it, and the message of who met its limit")
-
-
-def _verb(verbs: Verbs, name: str, purpose: str, verb: _Verb) -> argparse.ArgumentParser:
-    parser = verbs.add_parser(name, help=purpose, description=f"{purpose[0].upper()}{purpose[1:]}.")
-    add_remote(parser)
-    parser.set_defaults(func=_run, verb=verb)
-    return parser
-
-
-def _run(args: argparse.Namespace) -> int:
-    verb: _Verb = args.verb
-    return verb(args, remote(args, _ROLE))
 
 
 def _list(args: argparse.Namespace, gateway: Remote) -> int:
     answer = gateway.ask("GET", "/budgets?scope=all" if args.all else "/budgets")
     if args.json:
-        return _print_json(answer)
+        return print_json(answer)
     listed = answer.get("budgets")
     budgets = [each for each in listed if isinstance(each, Mapping)] if isinstance(listed, list) else []
     for budget in budgets:
@@ -60,12 +45,12 @@ def _list(args: argparse.Namespace, gateway: Remote) -> int:
 
 def _show(args: argparse.Namespace, gateway: Remote) -> int:
     budget = gateway.ask("GET", f"/budgets/{quote(args.id, safe='')}")
-    return _print_json(budget) if args.json else _describe(budget)
+    return print_json(budget) if args.json else _describe(budget)
 
 
 def _reset(args: argparse.Namespace, gateway: Remote) -> int:
     budget = gateway.ask("POST", f"/budgets/{quote(args.id, safe='')}/reset")
-    return _print_json(budget) if args.json else _describe(budget)
+    return print_json(budget) if args.json else _describe(budget)
 
 
 def _line(budget: Mapping[str, object]) -> str:
@@ -106,8 +91,3 @@ def _numbers(budget: Mapping[str, object], name: str) -> dict[str, float]:
     member = budget.get(name)
     found = member.items() if isinstance(member, Mapping) else ()
     return {str(unit): value for unit, value in found if isinstance(value, int | float)}
-
-
-def _print_json(value: object) -> int:
-    print(json.dumps(value, indent=2))
-    return OK

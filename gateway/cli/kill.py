@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import Final
 
 from gateway.cli.main import OK, Commands
-from gateway.cli.remote import Remote, add_remote, printable, remote
-
-if TYPE_CHECKING:
-    Verbs: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]
-
-_Verb: TypeAlias = Callable[[argparse.Namespace, Remote], int]
+from gateway.cli.remote import Remote, printable
+from gateway.cli.verbs import add_verb, print_json
 
 _ROLE: Final = "operator"
 _KINDS: Final = ("subject", "agent", "upstream", "tool", "everything")
@@ -25,31 +19,19 @@ def add_parser(commands: Commands) -> None:
     purpose = "stop a subject, an agent, an upstream, a tool or everything, at once"
     kill = commands.add_parser("kill", help=purpose)
     verbs = kill.add_subparsers(required=True, metavar="VERB")
-    _verb(verbs, "list", "the kill switches that are set", _list)
-    put = _verb(verbs, "set", "stop it: no new call, and the calls in flight end", _set)
+    add_verb(verbs, "list", "the kill switches that are set", _list, _ROLE)
+    put = add_verb(verbs, "set", "stop it: no new call, and the calls in flight end", _set, _ROLE)
     put.add_argument("--reason", default="", help="why, for those who find it stopped")
-    clear = _verb(verbs, "clear", "let it go on", _clear)
+    clear = add_verb(verbs, "clear", "let it go on", _clear, _ROLE)
     for parser in (put, clear):
         parser.add_argument("kind", choices=_KINDS)
         parser.add_argument("value", nargs="?", default="", help=_WHICH)
 
 
-def _verb(verbs: Verbs, name: str, purpose: str, verb: _Verb) -> argparse.ArgumentParser:
-    parser = verbs.add_parser(name, help=purpose, description=f"{purpose[0].upper()}{purpose[1:]}.")
-    add_remote(parser)
-    parser.set_defaults(func=_run, verb=verb)
-    return parser
-
-
-def _run(args: argparse.Namespace) -> int:
-    verb: _Verb = args.verb
-    return verb(args, remote(args, _ROLE))
-
-
 def _list(args: argparse.Namespace, gateway: Remote) -> int:
     answer = gateway.ask("GET", "/switches")
     if args.json:
-        return _print_json(answer)
+        return print_json(answer)
     switches = answer.get("switches")
     for switch in switches if isinstance(switches, list) else []:
         what = f"{switch['kind']} {switch['value']}".strip()
@@ -64,7 +46,7 @@ def _set(args: argparse.Namespace, gateway: Remote) -> int:
     body = {"kind": args.kind, "value": args.value, "reason": args.reason}
     answer = gateway.ask("PUT", "/switches", body)
     if args.json:
-        return _print_json(answer)
+        return print_json(answer)
     print(printable(f"{_named(args)} is stopped; calls in flight that were ended: {answer.get('ended')}"))
     return OK
 
@@ -72,15 +54,10 @@ def _set(args: argparse.Namespace, gateway: Remote) -> int:
 def _clear(args: argparse.Namespace, gateway: Remote) -> int:
     answer = gateway.ask("DELETE", "/switches", {"kind": args.kind, "value": args.value})
     if args.json:
-        return _print_json(answer)
+        return print_json(answer)
     print(printable(f"{_named(args)} may go on"))
     return OK
 
 
 def _named(args: argparse.Namespace) -> str:
     return f"{args.kind} {args.value}".strip()
-
-
-def _print_json(value: object) -> int:
-    print(json.dumps(value, indent=2))
-    return OK

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import Final
 from urllib.parse import quote, urlencode
 
 from gateway.cli.main import OK, CommandFailed, Commands
-from gateway.cli.remote import Object, Remote, add_remote, printable, remote
+from gateway.cli.remote import Object, Remote, printable
+from gateway.cli.verbs import Verb, Verbs, add_verb, print_json
 from gateway.memory.arguments import MAX_IMPORTED
 from gateway.memory.exchange import read_export, read_manifest, split_lines, to_line
 from gateway.memory.markdown import file_name, to_markdown
-
-if TYPE_CHECKING:
-    Verbs: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]
-
-_Verb: TypeAlias = Callable[[argparse.Namespace, Remote], int]
 
 _ROLE: Final = "operator"
 _BASE: Final = "/memory/v1"
@@ -33,52 +29,42 @@ def add_parser(commands: Commands) -> None:
     """Mount the command and its verbs."""
     purpose = "see where a memory comes from, review, roll back, erase, export, import"
     verbs = commands.add_parser("memory", help=purpose).add_subparsers(required=True, metavar="VERB")
-    why = _verb(verbs, "why", "where a record comes from, back to the audit log", _why)
+    why = add_verb(verbs, "why", "where a record comes from, back to the audit log", _why, _ROLE)
     why.add_argument("id", help="as recall and list show it")
     why.add_argument("--all", action="store_true", help="of everybody's records, where policy allows you that")
-    listing = _verb(verbs, "list", "what you may read, newest first", _list)
+    listing = add_verb(verbs, "list", "what you may read, newest first", _list, _ROLE)
     listing.add_argument("--namespace", default="")
     listing.add_argument("--after", default="", help="where the last page ended")
-    review = _verb(verbs, "review", "what waits for a person to look at it", _review)
+    review = add_verb(verbs, "review", "what waits for a person to look at it", _review, _ROLE)
     review.add_argument("--namespace", default="")
     for name, purpose_of in (("approve", "let a record be read"), ("reject", "keep a record out for good")):
-        verdict = _verb(verbs, name, purpose_of, _verdict(name))
+        verdict = add_verb(verbs, name, purpose_of, _verdict(name), _ROLE)
         verdict.add_argument("id", help="as `review` shows it")
         verdict.add_argument("--reason", default="", help="why, for the record")
     _add_keeping(verbs)
 
 
 def _add_keeping(verbs: Verbs) -> None:
-    rollback = _verb(verbs, "rollback", "undo everything that a source wrote since a moment", _rollback)
+    rollback = add_verb(verbs, "rollback", "undo everything that a source wrote since a moment", _rollback, _ROLE)
     rollback.add_argument(
         "--source", action="append", required=True, metavar="NAME=VALUE", help=f"NAME is one of {', '.join(_SOURCE)}"
     )
     rollback.add_argument("--since", required=True, metavar="TIME", help="2026-11-22T10:00:00Z, or 30m, 2h, 7d ago")
-    erase = _verb(verbs, "erase", "erase everything about somebody, and what was made of it", _erase)
+    erase = add_verb(verbs, "erase", "erase everything about somebody, and what was made of it", _erase, _ROLE)
     erase.add_argument("--subject", required=True, metavar="ID", help="as policy names them, such as user:ana")
-    export = _verb(verbs, "export", "write what there is into a directory, with a manifest of hashes", _export)
+    export = add_verb(
+        verbs, "export", "write what there is into a directory, with a manifest of hashes", _export, _ROLE
+    )
     export.add_argument("directory", type=Path)
     export.add_argument("--namespace", default="")
     export.add_argument("--all", action="store_true", help="everybody's, and what waits; only that comes back exactly")
     export.add_argument("--markdown", action="store_true", help="documents for people as well")
-    taken = _verb(verbs, "import", "take an export in, as it was", _import)
+    taken = add_verb(verbs, "import", "take an export in, as it was", _import, _ROLE)
     taken.add_argument("directory", type=Path)
-    holds = _verb(verbs, "holds", "what is kept for the law", _holds)
+    holds = add_verb(verbs, "holds", "what is kept for the law", _holds, _ROLE)
     holds.add_argument("--set", default="", metavar="TARGET", help="keep a record, or a namespace (its name and /)")
     holds.add_argument("--lift", default="", metavar="TARGET", help="keep it no longer")
     holds.add_argument("--reason", default="", help="with --set: why")
-
-
-def _verb(verbs: Verbs, name: str, purpose: str, verb: _Verb) -> argparse.ArgumentParser:
-    parser = verbs.add_parser(name, help=purpose, description=f"{purpose[0].upper()}{purpose[1:]}.")
-    add_remote(parser)
-    parser.set_defaults(func=_run, verb=verb)
-    return parser
-
-
-def _run(args: argparse.Namespace) -> int:
-    verb: _Verb = args.verb
-    return verb(args, remote(args, _ROLE))
 
 
 # Verbs
@@ -88,7 +74,7 @@ def _why(args: argparse.Namespace, gateway: Remote) -> int:
     query = "?whole=true" if args.all else ""
     answer = gateway.ask("GET", f"{_BASE}/records/{quote(args.id, safe='@')}/why{query}")
     if args.json:
-        return _print_json(answer)
+        return print_json(answer)
     audit, record = answer.get("audit"), answer.get("record")
     if isinstance(record, Mapping):
         for line in _tree(record, audit if isinstance(audit, Mapping) else {}):
@@ -102,20 +88,20 @@ def _why(args: argparse.Namespace, gateway: Remote) -> int:
 def _list(args: argparse.Namespace, gateway: Remote) -> int:
     query = urlencode({name: value for name in ("namespace", "after") if (value := getattr(args, name))})
     answer = gateway.ask("GET", f"{_BASE}/records{'?' if query else ''}{query}")
-    return _print_json(answer) if args.json else _records(answer, "nothing is remembered that you may read")
+    return print_json(answer) if args.json else _records(answer, "nothing is remembered that you may read")
 
 
 def _review(args: argparse.Namespace, gateway: Remote) -> int:
     query = f"?{urlencode({'namespace': args.namespace})}" if args.namespace else ""
     answer = gateway.ask("GET", f"{_BASE}/review{query}")
-    return _print_json(answer) if args.json else _records(answer, "nothing waits")
+    return print_json(answer) if args.json else _records(answer, "nothing waits")
 
 
-def _verdict(name: str) -> _Verb:
+def _verdict(name: str) -> Verb:
     def judged(args: argparse.Namespace, gateway: Remote) -> int:
         body = {"reason": args.reason} if args.reason else {}
         answer = gateway.ask("POST", f"{_BASE}/records/{quote(args.id, safe='@')}/{name}", body)
-        return _print_json(answer) if args.json else _said(f"{answer.get('id')} is {answer.get('status')}")
+        return print_json(answer) if args.json else _said(f"{answer.get('id')} is {answer.get('status')}")
 
     return judged
 
@@ -129,7 +115,7 @@ def _rollback(args: argparse.Namespace, gateway: Remote) -> int:
         body[name] = value
     answer = gateway.ask("POST", f"{_BASE}/rollback", body)
     if args.json:
-        return _print_json(answer)
+        return print_json(answer)
     counts = {name: len(_texts(answer.get(name))) for name in ("restored", "retracted", "quarantined")}
     return _said(", ".join(f"{count} {name}" for name, count in counts.items()))
 
@@ -137,7 +123,7 @@ def _rollback(args: argparse.Namespace, gateway: Remote) -> int:
 def _erase(args: argparse.Namespace, gateway: Remote) -> int:
     answer = gateway.ask("POST", f"{_BASE}/erase", {"subject": args.subject})
     if args.json:
-        return _print_json(answer)
+        return print_json(answer)
     held = _texts(answer.get("held"))
     kept = f"; kept for a legal hold: {', '.join(held)}" if held else ""
     return _said(f"{len(_texts(answer.get('erased')))} records are erased{kept}")
@@ -156,7 +142,7 @@ def _export(args: argparse.Namespace, gateway: Remote) -> int:
     for version in versions if args.markdown else ():
         _write(directory / file_name(version), to_markdown(version).encode())
     if args.json:
-        return _print_json({"directory": str(directory), "versions": len(versions)})
+        return print_json({"directory": str(directory), "versions": len(versions)})
     return _said(f"{len(versions)} versions are in {directory}")
 
 
@@ -180,7 +166,7 @@ def _import(args: argparse.Namespace, gateway: Remote) -> int:
         counted = answer.get("new")
         new += counted if isinstance(counted, int) else 0
     if args.json:
-        return _print_json({"versions": len(versions), "new": new})
+        return print_json({"versions": len(versions), "new": new})
     return _said(f"{len(versions)} versions, of which {new} were new")
 
 
@@ -193,7 +179,7 @@ def _holds(args: argparse.Namespace, gateway: Remote) -> int:
             raise CommandFailed(f"there is no hold on {args.lift}: `interlock memory holds` shows those that there are")
     answer = gateway.ask("GET", f"{_BASE}/holds")
     if args.json:
-        return _print_json(answer)
+        return print_json(answer)
     holds = _objects(answer.get("holds"))
     for hold in holds:
         print(printable(f"{hold.get('target')}  since {hold.get('since')}  by {hold.get('by')}: {hold.get('reason')}"))
@@ -274,8 +260,3 @@ def _texts(value: object) -> list[str]:
 
 def _objects(value: object) -> list[Object]:
     return [dict(item) for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
-
-
-def _print_json(value: object) -> int:
-    print(json.dumps(value, indent=2))
-    return OK

@@ -15,7 +15,6 @@ Event: TypeAlias = dict[str, object]
 
 PACKAGE: Final = "interlock"
 DECISION: Final = f"{PACKAGE}/decision"
-VISIBLE: Final = f"{PACKAGE}/visible"
 OURS: Final = "interlock"
 """The member of `custom` (and of `bundles`) that is ours."""
 _NS: Final = 1_000_000_000

@@ -77,7 +77,6 @@ class Claim:
     trust: float
     sources: int = 1
     """How many independent ones say so, this one included."""
-    author: str = ""
 
 
 def doubts_of(claim: Claim, others: Sequence[Version] = (), *, replaces: Version | None = None) -> tuple[str, ...]:
