@@ -28,7 +28,7 @@ _WIPE: Final = (
     "UPDATE versions SET key = '', status = 'erased', content_hash = '', signature = '', note = '',"
     " derived_from = '[]', subjects = '[]', changed_by = :changed_by, type = 'system', ref = '', call_id = '',"
     " trace_id = '', span_id = '', args_hash = '', author_agent = '', on_behalf_of = '', model = '', session = '',"
-    " audit_seq = NULL, class_id = :class_id, text_id = :text_id, position = :position WHERE id = :id"
+    " class_id = :class_id, text_id = :text_id, position = :position WHERE id = :id"
 )
 _UNUSED: Final = (
     "DELETE FROM classes WHERE tenant_id = ? AND NOT EXISTS (SELECT 1 FROM versions v WHERE v.class_id = classes.id)"

@@ -45,7 +45,7 @@ _SCHEMA: Final = (
     " derived_from TEXT NOT NULL, subjects TEXT NOT NULL, changed_by TEXT NOT NULL,"
     " type TEXT NOT NULL, ref TEXT NOT NULL, call_id TEXT NOT NULL, trace_id TEXT NOT NULL, span_id TEXT NOT NULL,"
     " args_hash TEXT NOT NULL, author_agent TEXT NOT NULL, on_behalf_of TEXT NOT NULL, model TEXT NOT NULL,"
-    " session TEXT NOT NULL, audit_seq INTEGER, UNIQUE(tenant_id, record, number))",
+    " session TEXT NOT NULL, UNIQUE(tenant_id, record, number))",
     "CREATE INDEX versions_position ON versions(shard_id, position)",
     "CREATE INDEX versions_class ON versions(class_id, id)",
     "CREATE INDEX versions_text ON versions(text_id)",

@@ -80,8 +80,8 @@ def stored_end(end: int | None) -> int:
 
 
 def _source(values: Mapping[str, object]) -> Source:
-    words = {name: cast("str", value) for name, value in values.items() if name not in {"type", "audit_seq"}}
-    return Source(SourceType(str(values["type"])), **words, audit_seq=cast("int | None", values["audit_seq"]))
+    words = {name: cast("str", value) for name, value in values.items() if name != "type"}
+    return Source(SourceType(str(values["type"])), **words)
 
 
 def split_id(name: str) -> tuple[str, int | None]:

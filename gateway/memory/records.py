@@ -56,7 +56,7 @@ class SourceType(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Provenance: by which call, of which agent, for whom, and where in the audit log that stands."""
+    """Provenance: by which call, of which agent, and for whom. The audit log finds the call by its id."""
 
     type: SourceType
     ref: str = ""
@@ -70,7 +70,6 @@ class Source:
     """The subject, as policy names it."""
     model: str = ""
     session: str = ""
-    audit_seq: int | None = None
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -12,7 +12,7 @@ from gateway.memory.records import Draft, Embedded, Kind, Reach, Scope, Source, 
 
 MODEL: Final = "test-4d"
 USER: Final = Source(SourceType.USER, author_agent="agent:helper", on_behalf_of="user:ana", call_id="c1")
-TOOL: Final = Source(SourceType.TOOL, ref="web/fetch", author_agent="agent:helper", audit_seq=7)
+TOOL: Final = Source(SourceType.TOOL, ref="web/fetch", author_agent="agent:helper")
 REVIEWER: Final = Source(SourceType.SYSTEM, on_behalf_of="user:reviewer")
 WHOLE: Final = Reach(whole=True)
 ALL: Final = frozenset(Status)
