@@ -7,12 +7,11 @@ from typing import Final
 from urllib.parse import quote, unquote
 
 from gateway import codec
-from gateway.errors import InvalidCall, UpstreamProtocolError
+from gateway.builtin import Schema, payload_of, tool_definition
+from gateway.errors import InvalidCall
 from gateway.memory.arguments import DEFAULT_NAMESPACE, MAX_LISTED, MAX_QUERY, MAX_RECALLED, MAX_TEXT
 from gateway.registry import Listing
 from gateway.types import Era, Result
-
-Schema = Mapping[str, object]
 
 VERSION: Final = "1"
 SCHEME: Final = "memory://"
@@ -124,7 +123,7 @@ def listing() -> Listing:
 
 
 def _remember() -> Schema:
-    return _tool(
+    return tool_definition(
         "remember",
         "Remember something",
         "Keeps a text under the labels of this session, with where it comes from. What a tool said becomes a "
@@ -145,7 +144,7 @@ def _remember() -> Schema:
 
 
 def _recall() -> Schema:
-    return _tool(
+    return tool_definition(
         "recall",
         "Recall what is remembered",
         "The records that fit a question best, by words and by meaning, what is trusted first. Their labels become "
@@ -167,7 +166,7 @@ def _recall() -> Schema:
 
 
 def _revise() -> Schema:
-    return _tool(
+    return tool_definition(
         "revise",
         "Revise a record",
         "Has a record say something else from now on, or for the time that valid_from and valid_to name. What it said "
@@ -180,7 +179,7 @@ def _revise() -> Schema:
 
 
 def _forget() -> Schema:
-    return _tool(
+    return tool_definition(
         "forget",
         "Forget a record",
         "Takes a record out of all answers. With erase, its text and what was derived from it are gone for good.",
@@ -192,7 +191,7 @@ def _forget() -> Schema:
 
 
 def _list() -> Schema:
-    return _tool(
+    return tool_definition(
         "list",
         "List what is remembered",
         "The records that you may read, newest first. Go on with after.",
@@ -212,7 +211,7 @@ def _list() -> Schema:
 
 
 def _export() -> Schema:
-    return _tool(
+    return tool_definition(
         "export",
         "Export what is remembered",
         "All versions of the records that you may read, as JSON Lines with a manifest of hashes, or as Markdown.",
@@ -223,40 +222,16 @@ def _export() -> Schema:
     )
 
 
-def _tool(
-    name: str,
-    title: str,
-    description: str,
-    arguments: Schema,
-    required: list[str],
-    result: Schema,
-    annotations: Schema,
-) -> Schema:
-    return {
-        "name": name,
-        "title": title,
-        "description": description,
-        "inputSchema": {
-            "type": "object",
-            "properties": arguments,
-            "required": required,
-            "additionalProperties": False,
-        },
-        "outputSchema": {"type": "object", "properties": result, "required": list(result)},
-        "annotations": annotations,
-    }
-
-
 def tool_result(operation: str, result: Result) -> Result:
     """The result of a tool call from that of the operation, which policy may have redacted meanwhile."""
-    value = _payload(result)
+    value = payload_of(result, "memory")
     answer = {"content": _blocks(operation, value), "structuredContent": value, "isError": False}
     return Result(codec.dumps({**answer, "resultType": "complete"}), "ok", result.labels)
 
 
 def resource_result(uri: str, result: Result) -> Result:
     """What is read of a record."""
-    value = _payload(result)
+    value = payload_of(result, "memory")
     content = {"uri": uri, "mimeType": "text/plain", "text": str(value.get("text", ""))}
     answer = {"contents": [content], "resultType": "complete", "ttlMs": 0, "cacheScope": "private"}
     return Result(codec.dumps(answer), "ok", result.labels)
@@ -274,16 +249,6 @@ def place_in(uri: object) -> tuple[str, str]:
 def address_of(namespace: str, key: str) -> str:
     """The address of a record."""
     return f"{SCHEME}{quote(namespace)}/{quote(key)}"
-
-
-def _payload(result: Result) -> Mapping[str, object]:
-    try:
-        value = codec.loads(result.payload)
-    except ValueError:
-        value = None
-    if not isinstance(value, dict):
-        raise UpstreamProtocolError("what policy left of the memory's answer is no answer any more")
-    return value
 
 
 def _blocks(operation: str, value: Mapping[str, object]) -> list[Mapping[str, object]]:

@@ -9,7 +9,7 @@ from typing import Final
 from urllib.parse import quote
 
 from gateway import codec
-from gateway.errors import UpstreamProtocolError
+from gateway.builtin import payload_of
 from gateway.types import Result
 from sandboxes.code.replies import shown
 
@@ -21,7 +21,7 @@ _MOST_LISTED: Final = 50
 
 def tool_result(result: Result) -> Result:
     """The result of a tool call from that of the operation, which policy may have redacted meanwhile."""
-    value = _payload(result)
+    value = payload_of(result, "sandbox")
     failed = result.outcome != "ok"
     problem = value.get("problem")
     if isinstance(problem, str):
@@ -35,17 +35,7 @@ def tool_result(result: Result) -> Result:
 
 def session_in(result: Result) -> str:
     """The session that the operation worked in."""
-    return _text(_payload(result), "session")
-
-
-def _payload(result: Result) -> Mapping[str, object]:
-    try:
-        value = codec.loads(result.payload)
-    except ValueError:
-        value = None
-    if not isinstance(value, dict):
-        raise UpstreamProtocolError("what policy left of the sandbox's answer is no answer any more")
-    return value
+    return _text(payload_of(result, "sandbox"), "session")
 
 
 def _blocks(value: Mapping[str, object]) -> list[Block]:

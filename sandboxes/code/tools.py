@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
+from gateway.builtin import Schema, tool_definition
 from gateway.registry import Listing
 from gateway.types import Era
 from sandboxes.code.arguments import MAX_CODE, MAX_CONTENT, MAX_LISTED, MAX_READ_BYTES
 from sandboxes.code.environment import Environment
-
-Schema = Mapping[str, object]
 
 VERSION: Final = "1"
 INSTRUCTIONS: Final = (
@@ -71,7 +70,7 @@ def _tools(environment: Schema) -> list[Schema]:
 
 
 def _run_code(common: Schema) -> Schema:
-    return _tool(
+    return tool_definition(
         "run_code",
         "Run code in a sandbox",
         "Runs a program and returns its output, exit status and the files it made; images among them are returned as "
@@ -109,7 +108,7 @@ def _run_code(common: Schema) -> Schema:
 
 
 def _read_file(common: Schema) -> Schema:
-    return _tool(
+    return tool_definition(
         "read_file",
         "Read a file of a sandbox session",
         "Returns a file below /workspace: text as text, images as images, anything else as an embedded resource. Long "
@@ -139,7 +138,7 @@ def _read_file(common: Schema) -> Schema:
 
 
 def _write_file(common: Schema) -> Schema:
-    return _tool(
+    return tool_definition(
         "write_file",
         "Write a file of a sandbox session",
         "Writes a file below /workspace and makes the directories it needs. What was there is replaced, unless append "
@@ -171,7 +170,7 @@ def _list_files(common: Schema) -> Schema:
         "properties": {"path": _TEXT, "type": {"enum": ["file", "directory", "link", "other"]}, "size": _COUNT},
         "required": ["path", "type", "size"],
     }
-    return _tool(
+    return tool_definition(
         "list_files",
         "List the files of a sandbox session",
         f"Lists what is in a directory below /workspace and below that, {MAX_LISTED} entries at most.",
@@ -187,7 +186,7 @@ def _list_files(common: Schema) -> Schema:
 
 
 def _end_session(common: Schema) -> Schema:
-    return _tool(
+    return tool_definition(
         "end_session",
         "End a sandbox session",
         "Ends a session and everything that runs in it. Its files are gone.",
@@ -196,27 +195,3 @@ def _end_session(common: Schema) -> Schema:
         {"session": _TEXT, "ended": _FLAG},
         {"readOnlyHint": False, "destructiveHint": True, "idempotentHint": True, "openWorldHint": False},
     )
-
-
-def _tool(
-    name: str,
-    title: str,
-    description: str,
-    arguments: Schema,
-    required: list[str],
-    result: Schema,
-    annotations: Schema,
-) -> Schema:
-    return {
-        "name": name,
-        "title": title,
-        "description": description,
-        "inputSchema": {
-            "type": "object",
-            "properties": arguments,
-            "required": required,
-            "additionalProperties": False,
-        },
-        "outputSchema": {"type": "object", "properties": result, "required": list(result)},
-        "annotations": annotations,
-    }
