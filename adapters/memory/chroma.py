@@ -127,7 +127,7 @@ class ChromaIndex:
         await self._catch_up(shard, view.tenant, namespace)
         wanted, hits = max(_FEWEST, _MORE * limit), list[Hit]()
         while shard.count:
-            near = await to_thread.run_sync(_query, shard.collection, vector, min(wanted, shard.count))
+            near = await to_thread.run_sync(self._query, shard, vector, min(wanted, shard.count))
             rows = await self._feed.eligible(view, namespace, list(near))
             hits = [Hit(rows[text], score) for text, score in near.items() if text in rows]
             if len(hits) >= limit or wanted >= shard.count:
@@ -151,6 +151,7 @@ class ChromaIndex:
         collection = self._place.collection(shard.name)
         known = collection.metadata or {}
         count = collection.count()
+        self._place.clean(shard.name)
         if count < int(cast("int", known.get("count", 0))):
             raise _NotOurs("it has lost vectors")
         shard.collection, shard.count = collection, count
@@ -166,11 +167,24 @@ class ChromaIndex:
         if changes.vectors:
             ids = [str(text) for text, _ in changes.vectors]
             collection.upsert(ids=ids, embeddings=[self._numbers(vector) for _, vector in changes.vectors])
+            self._place.clean(shard.name)
         elif not gone:  # a state alone is nothing to Chroma: the store itself decides what is shown
             shard.position = changes.position
             return
         shard.position, shard.count = changes.position, collection.count()
         collection.modify(metadata={"position": shard.position, "count": shard.count})
+
+    def _query(self, shard: _Shard, vector: bytes, count: int) -> dict[int, float]:
+        """Texts with their similarity, best first."""
+        if shard.collection is None:
+            raise _NotOurs("it is not open")
+        question = cast("PyEmbeddings", [np.frombuffer(vector, "<f4").tolist()])
+        found = shard.collection.query(query_embeddings=question, n_results=count, include=["distances"])
+        self._place.clean(shard.name)
+        distances = found["distances"]
+        if distances is None:
+            raise _NotOurs("it gives no distances")
+        return {int(text): 1.0 - float(far) for text, far in zip(found["ids"][0], distances[0], strict=True)}
 
     def _numbers(self, vector: bytes) -> Sequence[float]:
         if len(vector) != 4 * self._dimensions:
@@ -217,18 +231,6 @@ class ChromaIndex:
     async def aclose(self) -> None:
         """Close the collections; they are kept."""
         await to_thread.run_sync(self._place.close)
-
-
-def _query(collection: chromadb.Collection | None, vector: bytes, count: int) -> dict[int, float]:
-    """Texts with their similarity, best first."""
-    if collection is None:
-        raise _NotOurs("it is not open")
-    question = cast("PyEmbeddings", [np.frombuffer(vector, "<f4").tolist()])
-    found = collection.query(query_embeddings=question, n_results=count, include=["distances"])
-    distances = found["distances"]
-    if distances is None:
-        raise _NotOurs("it gives no distances")
-    return {int(text): 1.0 - float(far) for text, far in zip(found["ids"][0], distances[0], strict=True)}
 
 
 _: type[VectorIndex] = ChromaIndex

@@ -17,6 +17,7 @@ from chromadb.api.collection_configuration import CreateCollectionConfiguration
 from chromadb.config import Settings
 from chromadb.errors import ChromaError, NotFoundError
 
+from adapters.memory.chroma_files import blank_unused
 from gateway.errors import ConfigError
 
 _LOCK_NAME: Final = "owner.lock"
@@ -36,6 +37,9 @@ class ChromaPlace(Protocol):
 
     def collection(self, name: str) -> chromadb.Collection:
         """It, made when there is none."""
+
+    def clean(self, name: str) -> None:
+        """Leave nothing in its files that is not of it. Called after each use: any may make them anew."""
 
     def drop(self, name: str) -> None:
         """Leave nothing of it."""
@@ -73,6 +77,9 @@ class LocalChroma:
             place.mkdir(mode=0o700, exist_ok=True)
             client = self._clients[name] = _opened(place)
         return _collection(client, name)
+
+    def clean(self, name: str) -> None:
+        blank_unused(self._root / name)
 
     def drop(self, name: str) -> None:
         client = self._clients.pop(name, None)
@@ -121,6 +128,9 @@ class RemoteChroma:
 
     def collection(self, name: str) -> chromadb.Collection:
         return _collection(self._connected(), name)
+
+    def clean(self, name: str) -> None:
+        """Nothing: its files are its operator's."""
 
     def drop(self, name: str) -> None:
         try:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import random
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +15,7 @@ import anyio
 import pytest
 
 from adapters.memory.chroma import open_chroma
+from adapters.memory.chroma_files import blank_unused
 from adapters.memory.chroma_places import LocalChroma
 from adapters.memory.sqlite import SqliteMemory, open_memory
 from gateway.memory.records import Scope, Status
@@ -20,6 +24,7 @@ from tests.memory.drafts import MODEL, REVIEWER, TOOL, Clock, draft, embedded, v
 pytestmark = pytest.mark.anyio
 MARK = "zqxmarker"
 ANA = "user:zqxmarker-ana"
+FRESH = 0x5A
 MARKED = (0.123456, 0.654321, 0.987654, -0.456789)
 
 
@@ -71,6 +76,33 @@ async def test_nothing_of_a_subject_is_left_in_any_file(tmp_path: Path) -> None:
         await index.aclose()
         await store.aclose()
     assert traces(tmp_path) == {}
+
+
+def test_index_has_nothing_in_its_files_that_was_in_memory_by_chance(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "tests.memory.index_child", str(tmp_path)]
+    environment = {**os.environ, "MALLOC_PERTURB_": str(0xFF ^ FRESH)}  # glibc: what malloc gives is full of this
+
+    said = [
+        subprocess.run(words, env=environment, stdout=subprocess.PIPE, text=True, timeout=120, check=True).stdout
+        for _ in ("a new index", "one that is there")
+    ]
+
+    assert said == ["5\n", "10\n"]
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert "data_level0.bin" in {path.name for path in files}
+    assert [path.name for path in files if bytes([FRESH]) * 8 in path.read_bytes()] == []
+
+
+@pytest.mark.parametrize(("header", "words"), [(b"", "cut off"), (bytes([2]) + bytes(99), "unknown way")])
+def test_index_of_an_unknown_layout_is_not_touched(tmp_path: Path, header: bytes, words: str) -> None:
+    (tmp_path / "index").mkdir()
+    (tmp_path / "index" / "header.bin").write_bytes(header)
+    (tmp_path / "index" / "data_level0.bin").write_bytes(b"data")
+
+    with pytest.raises(RuntimeError, match=words):
+        blank_unused(tmp_path)
+
+    assert (tmp_path / "index" / "data_level0.bin").read_bytes() == b"data"
 
 
 async def test_erasure_that_a_crash_interrupted_is_finished_at_the_next_start(tmp_path: Path) -> None:
