@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -119,6 +120,7 @@ def make_engine(place: Place) -> AsyncEngine:
     engine = create_async_engine(place.url)
     event.listen(engine.sync_engine, "connect", _on_connect)
     event.listen(engine.sync_engine, "begin", _on_begin)
+    event.listen(engine.sync_engine, "invalidate", _on_invalidate)
     return engine
 
 
@@ -149,3 +151,10 @@ def _on_begin(connection: Connection) -> None:
     # A writer that starts as a reader cannot wait for another one (SQLITE_BUSY at once), so it says so beforehand.
     writes = connection.get_execution_options().get(WRITES, False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _on_invalidate(connection: DBAPIConnection, _: ConnectionPoolEntry, _error: BaseException | None) -> None:
+    # To close a connection does not end its transaction while somebody knows a cursor of it, as the traceback of a
+    # cancelled task does: it would keep its locks until the collector comes by.
+    with suppress(Exception):  # whatever is wrong with it, it is closed next
+        connection.rollback()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import sys
 import time
@@ -23,6 +24,8 @@ from adapters.stores.schema import metadata
 from adapters.stores.sql import SqlStore, StateUnavailable, open_store
 from gateway.errors import ConfigError
 from gateway.ports import ApiKey, Pin, TaskQuery
+from gateway.spending import Account, Line, Terms
+from gateway.types import Usage
 from tests.contracts import postgres
 
 KEY = ApiKey("k1", b"\x01" * 32, "user", "user:ana", roles=("dev",))
@@ -361,6 +364,22 @@ async def test_question_that_is_cancelled_leaves_nothing_behind_that_waits(tmp_p
 
     await store.aclose()
     assert left == []
+
+
+async def test_write_that_is_cancelled_at_any_moment_keeps_no_lock(tmp_path: Path) -> None:
+    store = await opened(tmp_path)
+    budgets = store.budgets
+    line = Line(Account("a", "k", "subject", "user:ana", "daily", 86_400, 0, "acme"), Terms(), Usage(calls=1))
+
+    with anyio.fail_after(60):
+        for turns in range(100):
+            writing = asyncio.create_task(budgets.reserve(f"h{turns}", [line], (), 1_000_000, 1_000_001))
+            for _ in range(turns):
+                await anyio.lowlevel.cancel_shielded_checkpoint()
+            writing.cancel()  # as servers do with who left: no scope of anyio's shields from that
+            await asyncio.wait([writing])
+            await budgets.reset("a", 1_000_000)  # while the task is known, and with it a traceback that knows cursors
+        await store.aclose()
 
 
 ANOTHER_PROCESS = """
