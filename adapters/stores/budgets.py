@@ -69,7 +69,7 @@ class SqlBudgetStore:
         async with self._database.writing() as connection:
             for line in ordered:
                 await connection.execute(self._open, _account_row(line, now_ms))
-            standings = await _standings(connection, [_ACCOUNT.id.in_([line.account.id for line in ordered])], now_ms)
+            standings = await _named(connection, [line.account.id for line in ordered], now_ms)
             holds = await _holds(connection, sources, now_ms) if sources else {}
             made = plan(lines, {each.account.id: each for each in standings}, sources, holds)
             if isinstance(made, Short):
@@ -97,7 +97,7 @@ class SqlBudgetStore:
                     await connection.execute(_CHARGED, rows)
                 for back in given_back(held, charged, drawn):
                     await connection.execute(_moved(back, 1))
-            return await _standings(connection, [_ACCOUNT.id.in_(accounts)], now_ms)
+            return await _named(connection, accounts, now_ms)
 
     async def renew(self, holds: Sequence[str], lease_ms: int) -> None:
         """Keep holds until then; what is just being changed is left for the next time, so that nobody waits."""
@@ -200,8 +200,12 @@ async def _holds(
     return {(row["hold"], row["account"]): _usage(row) for row in found}
 
 
+async def _named(connection: AsyncConnection, accounts: Sequence[str], now_ms: int) -> Sequence[Standing]:
+    return await _standings(connection, [_ACCOUNT.id.in_(accounts)], now_ms, len(accounts))
+
+
 async def _standings(
-    connection: AsyncConnection, which: Sequence[ColumnElement[bool]], now_ms: int, limit: int = MAX_AT_ONCE
+    connection: AsyncConnection, which: Sequence[ColumnElement[bool]], now_ms: int, limit: int
 ) -> Sequence[Standing]:
     page = select(budget_accounts).where(*which).order_by(_ACCOUNT.updated_ms.desc(), _ACCOUNT.id).limit(limit)
     rows = (await connection.execute(page)).mappings().all()

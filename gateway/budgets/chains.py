@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Final
 
 import anyio
 
-from gateway.budgets.accounts import in_window
-from gateway.budgets.spending import Entry
+from gateway.budgets.spending import Entry, counting_at
 from gateway.budgets.wording import BudgetsUnavailable
 from gateway.errors import InterlockError
 from gateway.spending import BudgetStore, StandingQuery, holder_key, root_of
@@ -69,8 +67,4 @@ class Chains:
         return {each.account.id: Entry(each.account, each.terms) for each in reversed(found)}
 
     def _counting_now(self, entries: Mapping[str, Entry]) -> Mapping[str, Entry]:
-        if not entries:
-            return entries
-        now_s = self._clock_ms() // 1_000
-        moved = [replace(entry, account=in_window(entry.account, now_s)) for entry in entries.values()]
-        return {entry.account.id: entry for entry in moved}
+        return counting_at(entries, self._clock_ms() // 1_000) if entries else entries

@@ -13,17 +13,17 @@ import os
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from typing import Any, Final
+from contextlib import suppress
+from typing import Any, Final, TypeVar
 
 import anyio
 
 from gateway.budgets.accounts import account_of
 from gateway.budgets.chains import STORE_S, Chains
 from gateway.budgets.estimates import charged, estimate_of
-from gateway.budgets.spending import Entry, OpenSpending, inherited, joined
+from gateway.budgets.spending import Entry, OpenSpending, counting_at, inherited, joined
 from gateway.budgets.wording import (
     BudgetsUnavailable,
-    OverBudget,
     amounts,
     out_of_time,
     over_budget,
@@ -48,6 +48,7 @@ from gateway.types import Authorized, Usage
 
 log = logging.getLogger("interlock.budgets")
 
+T = TypeVar("T")
 LEASE_MS: Final = 30_000
 STEP_MS: Final = 2_000
 """How much time a call takes from an account at once."""
@@ -89,20 +90,24 @@ class Ledger:
         """
         call = authorized.call
         parent = self._open.get(call.parent_id) if call.parent_id else None
-        above = parent.entries if parent is not None else await self._chains.of(authorized)
+        above = await self._chains.of(authorized)
+        if parent is not None:  # whose chain may have been given more since it began
+            above = {**above, **counting_at(parent.entries, self._clock_ms() // 1_000)}
         if not above and not any(item.type == "budget" for item in authorized.permit.obligations):
             self._chains.remember(authorized, {})
             return None
         spending = self._opened(authorized, parent, above)
         now_ms = self._clock_ms()
+        work = self._later(self._given(spending, spending.lines(self._step_ms), now_ms))
         try:
-            made = await self._given(spending, spending.lines(self._step_ms), now_ms)
+            made = await asyncio.shield(work)
         except BaseException:
-            self._later(self._settled(spending, ()))  # nobody knows whether it was made
+            self._later(self._undone(spending, work))
             raise
         if isinstance(made, Short):
             raise over_budget(made, authorized.permit.ruling, now_ms, self._lease_ms)
         spending.drawn.extend(made.drawn)
+        spending.begin()
         spending.take(made.standings, made.given)
         spending.warnings = self._warnings(made.standings)
         self._open[call.id] = spending
@@ -150,9 +155,10 @@ class Ledger:
                     self._later(self._settled(spending, charges))
         except (InterlockError, TimeoutError) as exc:
             self._is_away(exc)
-        for each in list(self._open.values()):
-            if lines := each.more_time(self._step_ms, min(MARGIN_MS, self._step_ms // 2)):
-                await self._prolonged(each, lines)
+        async with anyio.create_task_group() as group:  # at once: none waits for what others are given
+            for each in list(self._open.values()):
+                if lines := each.more_time(self._step_ms, min(MARGIN_MS, self._step_ms // 2)):
+                    group.start_soon(self._prolonged, each, lines)
 
     async def aclose(self) -> None:
         """Settle what is still to be settled, as far as the store lets us."""
@@ -181,7 +187,7 @@ class Ledger:
         if not estimate.priced and not all(entry.terms.allows_unknown_price for entry in in_money):
             raise unknown_price(authorized)
 
-        def refused(standings: Sequence[Standing]) -> OverBudget:
+        def refused(standings: Sequence[Standing]) -> InterlockError:
             return out_of_time(standings, authorized.permit.ruling, self._clock_ms())
 
         return OpenSpending(self._new_id(), authorized, entries, estimate, parent, self._monotonic_s, refused)
@@ -193,6 +199,13 @@ class Ledger:
                 return await self._store.reserve(spending.id, lines, spending.sources(), now_ms, until)
         except TimeoutError as exc:
             raise BudgetsUnavailable("nobody can say now what the budget of this call is: try again later") from exc
+
+    async def _undone(self, spending: OpenSpending, work: asyncio.Task[Reserved | Short]) -> None:
+        """Give back what was reserved for a call that is not carried out, also where nobody knows what that is."""
+        with suppress(InterlockError):
+            if isinstance(made := await work, Reserved):
+                spending.drawn.extend(made.drawn)
+        await self._settled(spending, ())
 
     async def _prolonged(self, spending: OpenSpending, lines: Sequence[Line]) -> None:
         async with spending.busy:
@@ -206,6 +219,8 @@ class Ledger:
             self._is_back()
             if isinstance(made, Reserved):
                 spending.take(made.standings, made.given)
+            else:
+                spending.take([made.standing], {})
 
     async def _settled(self, spending: OpenSpending, charges: Sequence[Charge]) -> Sequence[Standing]:
         async with spending.busy:
@@ -232,7 +247,7 @@ class Ledger:
             log.warning("the store of budgets answers again: calls in flight keep what they hold")
         self._away = False
 
-    def _later(self, work: Coroutine[Any, Any, Sequence[Standing]]) -> asyncio.Task[Sequence[Standing]]:
+    def _later(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Do it whatever becomes of the call that wants it done."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)

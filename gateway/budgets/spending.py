@@ -9,8 +9,9 @@ from dataclasses import dataclass, field, replace
 
 import anyio
 
+from gateway.budgets.accounts import in_window
 from gateway.budgets.estimates import Estimate
-from gateway.budgets.wording import OverBudget
+from gateway.errors import InterlockError
 from gateway.spending import NOTHING, Account, Drawn, Limits, Line, Source, Standing, Terms
 from gateway.types import Authorized, Usage
 
@@ -44,6 +45,12 @@ def inherited(entry: Entry) -> Entry:
     return replace(entry, counts_calls=entry.account.scope == "chain", counts_time=False)
 
 
+def counting_at(entries: Mapping[str, Entry], now_s: int) -> Mapping[str, Entry]:
+    """The same entries, of the accounts whose window is now: a limit holds in each window anew."""
+    moved = [replace(entry, account=in_window(entry.account, now_s)) for entry in entries.values()]
+    return {entry.account.id: entry for entry in moved}
+
+
 def joined(own: Iterable[Entry], caused: Mapping[str, Entry], timed: frozenset[str]) -> Mapping[str, Entry]:
     """The accounts of a call, by id: those of its own permit, and `caused`. `timed` count its time already."""
     entries = dict(caused)
@@ -71,13 +78,14 @@ class OpenSpending:
     estimate: Estimate
     parent: OpenSpending | None
     monotonic_s: Callable[[], float]
-    refused: Callable[[Sequence[Standing]], OverBudget]
+    refused: Callable[[Sequence[Standing]], InterlockError]
     """Makes the refusal of a call whose time is up."""
     warnings: Sequence[Mapping[str, object]] = ()
     drawn: list[Drawn] = field(default_factory=list)
     time: dict[str, int] = field(default_factory=dict)
     """Account -> milliseconds that it gave."""
-    standings: Sequence[Standing] = ()
+    standings: dict[str, Standing] = field(default_factory=dict)
+    """Account -> how it stood when it was last asked."""
     children: Usage = NOTHING
     """What the calls that it caused were charged."""
     renewed_s: float = 0.0
@@ -88,6 +96,10 @@ class OpenSpending:
 
     def __post_init__(self) -> None:
         self.started_s = self.renewed_s = self.monotonic_s()
+
+    def begin(self) -> None:
+        """It runs from now on: waiting for its reservation took none of its time."""
+        self.started_s = self.monotonic_s()
 
     @property
     def elapsed_ms(self) -> int:
@@ -123,7 +135,7 @@ class OpenSpending:
 
     def take(self, standings: Sequence[Standing], given: Mapping[str, Usage]) -> None:
         """What it was given, now and before: its time ends when that of any account does."""
-        self.standings = standings or self.standings
+        self.standings.update({standing.account.id: standing for standing in standings})
         for key, usage in given.items():
             if self.entries[key].limits_time:
                 self.time[key] = self.time.get(key, 0) + usage.millis
@@ -135,8 +147,9 @@ class OpenSpending:
         """Ends the block when its time is up."""
         return self._scope
 
-    def out_of_time(self) -> OverBudget | None:
-        """Why it was ended, if it was ended for that."""
+    def out_of_time(self) -> InterlockError | None:
+        """Why it was ended, if it was ended for that: for those accounts that gave it the least."""
         if not self._scope.cancel_called:
             return None
-        return self.refused([each for each in self.standings if each.account.id in self.time])
+        least = min(self.time.values())
+        return self.refused([self.standings[key] for key, given in self.time.items() if given == least])

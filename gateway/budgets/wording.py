@@ -8,14 +8,14 @@ from typing import ClassVar, Final
 from gateway.errors import InterlockError, PolicyDenied, QuotaExceeded
 from gateway.models import price_from, service_of
 from gateway.models.services import MEMBERS
-from gateway.spending import DIMENSIONS, Dimension, Short, Standing, amount, money
+from gateway.spending import DIMENSIONS, NANO, Dimension, Short, Standing, amount, money
 from gateway.types import Authorized, Reason, Ruling, Usage
 
 NEVER_S: Final = 86_400
 """What a caller is told to wait for where waiting does not help: somebody has to raise the budget."""
 
 _WORDS: Final[Mapping[Dimension, tuple[str, Callable[[int], str]]]] = {
-    "nano_usd": ("usd", lambda value: f"{money(value):.6f}".rstrip("0").rstrip(".") + " USD"),
+    "nano_usd": ("usd", lambda value: f"{value // NANO}.{value % NANO:09}".rstrip("0").rstrip(".") + " USD"),
     "tokens": ("tokens", lambda value: f"{value} tokens"),
     "calls": ("calls", lambda value: f"{value} calls"),
     "millis": ("seconds", lambda value: f"{value / 1_000:g} s"),
@@ -61,9 +61,12 @@ def over_budget(short: Short, ruling: Ruling, now_ms: int, lease_ms: int) -> Ove
     return OverBudget(f"{message}; {_raising(standing)}", retry_s, ruling)
 
 
-def out_of_time(standings: Sequence[Standing], ruling: Ruling, now_ms: int) -> OverBudget:
-    """The refusal of a call that was ended because the seconds of a budget are."""
+def out_of_time(standings: Sequence[Standing], ruling: Ruling, now_ms: int) -> InterlockError:
+    """The refusal of a call that was ended because the seconds of a budget are, or nobody said in time what is left."""
     standing = min(standings, key=lambda each: each.left("millis") or 0)
+    if (standing.left("millis") or 0) > 0:
+        words = "ended in flight: nobody could say in time how many seconds are left of the budget"
+        return BudgetsUnavailable(f"{words} {standing.account.title}: try again later")
     account = standing.account
     left_s = max(account.ends_s - now_ms // 1_000, 1) if account.window_s else NEVER_S
     limit = _WORDS["millis"][1](standing.terms.limits.millis or 0)

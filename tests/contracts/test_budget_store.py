@@ -111,6 +111,17 @@ async def test_of_several_accounts_all_give_or_none_does(stores: Stores) -> None
     await reserved(store, "h2", tokens(60), tokens(40, EVER))
 
 
+async def test_a_call_is_charged_to_however_many_accounts_it_has(stores: Stores) -> None:
+    store = stores[0]
+    lines = [tokens(1, replace(DAY, id=f"day{number}")) for number in range(600)]
+
+    made = await reserved(store, "h1", *lines)
+    settled = await store.settle("h1", [Charge(line.account.id, Usage(tokens=2)) for line in lines], (), NOW)
+
+    assert len(made.standings) == 600
+    assert [each.spent.tokens for each in settled] == [2] * 600
+
+
 async def test_what_costs_nothing_passes_where_nothing_is_left(stores: Stores) -> None:
     store = stores[0]
     await reserved(store, "h1", tokens(100))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -102,6 +102,26 @@ async def test_a_budget_that_another_replica_gives_a_chain_holds_from_then_on() 
     await second.call(tool("deep"), PLANNER)
     with pytest.raises(QuotaExceeded, match="of chain c1"):
         await first.call(tool("other"), PLANNER)
+
+
+@pytest.mark.parametrize("of_root", [[], [budget(usd=1)]])
+async def test_a_budget_that_a_call_gives_its_chain_holds_for_all_that_come_after_it(
+    of_root: list[Mapping[str, object]],
+) -> None:
+    world = World()
+    world.rules = {"t": of_root, "deep": [budget(scope="chain", calls=2)]}
+
+    async def tree(authorized: Authorized, relay: Relay) -> Result:
+        await ask(relay, "deep")
+        await ask(relay, "other")
+        with pytest.raises(QuotaExceeded, match="of chain c1"):
+            await ask(relay, "other")
+        return Result(b"{}")
+
+    world.answers = {"t": tree}
+    await world.call()
+
+    assert (await world.spent("chain")).calls == 2
 
 
 async def test_while_nobody_knows_the_budget_of_a_chain_nothing_of_it_is_carried_out() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from adapters.models.prices import litellm_prices
@@ -226,6 +228,25 @@ async def test_a_caller_that_leaves_has_spent_what_was_estimated() -> None:
     assert world.told["charged"] == {"usd": 0.0002, "tokens": 150, "calls": 1, "seconds": 0.0}
 
 
+async def test_callers_that_leave_while_they_reserve_lock_nobody_out_and_hold_nothing(tmp_path: Path) -> None:
+    opened = await open_store("", data_dir=tmp_path, clock_s=lambda: 0.0)
+    world = World(opened.budgets)
+    world.rules = {"t": [budget(calls=1_000)]}
+    try:
+        with anyio.fail_after(20):
+            for turns in range(100):
+                call = asyncio.create_task(world.call())
+                for _ in range(turns):
+                    await anyio.lowlevel.checkpoint()
+                call.cancel()  # as listeners do it, which no cancel scope of the store keeps off
+                await asyncio.wait([call])
+                await world.ledger.aclose()
+                await world.call()
+        assert (await world.standings())["subject", ""].held == NOTHING
+    finally:
+        await opened.aclose()
+
+
 async def test_a_result_that_policy_withholds_was_paid_for() -> None:
     world = World()
     world.rules = {"m": [budget(usd=1)]}
@@ -262,10 +283,18 @@ async def test_a_long_call_is_refused_at_the_price_of_long_calls() -> None:
     world.rules = {"m": [budget(usd=0.4)]}
 
     await world.call(gemini, estimate=(200_000, 1_000))
-    with pytest.raises(QuotaExceeded, match=r"this call may need 0\.515003 USD"):
+    with pytest.raises(QuotaExceeded, match=r"this call may need 0\.5150025 USD"):
         await world.call(gemini, estimate=(200_001, 1_000))
 
     assert (await world.spent()).nano_usd == 200_000 * 1_250 + 1_000 * 10_000
+
+
+async def test_a_refusal_tells_amounts_below_a_millionth_of_a_dollar() -> None:
+    world = World()
+    world.rules = {"m": [budget(usd=0.0000004)]}
+
+    with pytest.raises(QuotaExceeded, match=r": 0 USD of 0\.0000004 USD are spent, .* need 0\.00000045 USD"):
+        await world.call(model(price=(5, 40)), estimate=(10, 10))
 
 
 async def test_priority_is_charged_its_own_price_and_refused_where_nobody_knows_it() -> None:

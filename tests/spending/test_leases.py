@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 
 import anyio
@@ -12,9 +13,10 @@ import pytest
 
 from gateway.authz.budgeting import BudgetFacts
 from gateway.budgets.facts import BudgetLook
+from gateway.budgets.wording import BudgetsUnavailable
 from gateway.errors import InterlockError, QuotaExceeded
 from gateway.ports import Relay
-from gateway.spending import NOTHING
+from gateway.spending import NOTHING, Line, Reserved, Short, Source
 from gateway.types import Authorized, Call, Entity, Result, Usage
 from tests.fake_budgets import FakeBudgetStore
 from tests.spending.worlds import ANA, DAY_LEFT_S, NOW_MS, World, budget, cost, tool
@@ -171,6 +173,133 @@ async def test_a_call_that_ran_out_of_time_pays_for_what_it_did() -> None:
     spent = await world.spent()
     assert (spent.nano_usd, spent.calls) == (400_000_000, 1)
     assert spent.millis >= 100
+
+
+async def test_a_call_that_waited_long_for_its_reservation_has_all_of_its_time() -> None:
+    class Slow(FakeBudgetStore):
+        async def reserve(
+            self, hold: str, lines: Sequence[Line], sources: Sequence[Source], now_ms: int, lease_ms: int
+        ) -> Reserved | Short:
+            world.now_ms += 3_000
+            return await super().reserve(hold, lines, sources, now_ms, lease_ms)
+
+    world = World(Slow())
+    world.rules = {"t": [budget(seconds=3_600)]}
+
+    async def work(authorized: Authorized, relay: Relay) -> Result:
+        for _ in range(10):
+            await anyio.lowlevel.checkpoint()
+        world.now_ms += 100
+        return Result(b"{}")
+
+    world.answers = {"t": work}
+    await world.call()
+
+    assert await world.spent() == Usage(millis=100, calls=1)
+
+
+async def test_calls_are_given_more_time_at_once_not_one_after_the_other() -> None:
+    asked: list[str] = []
+    both = anyio.Event()
+
+    class Slow(FakeBudgetStore):
+        async def reserve(
+            self, hold: str, lines: Sequence[Line], sources: Sequence[Source], now_ms: int, lease_ms: int
+        ) -> Reserved | Short:
+            if lines[0].ask.calls == 0:  # more time
+                asked.append(hold)
+                if len(asked) == 2:
+                    both.set()
+                await both.wait()
+            return await super().reserve(hold, lines, sources, now_ms, lease_ms)
+
+    world = World(Slow())
+    world.rules = {"t": [budget(seconds=60)]}
+    running, go_on = [0], anyio.Event()
+
+    async def wait(authorized: Authorized, relay: Relay) -> Result:
+        running[0] += 1
+        await go_on.wait()
+        return Result(b"{}")
+
+    world.answers = {"t": wait}
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as group:
+            group.start_soon(world.call)
+            group.start_soon(world.call)
+            while running[0] < 2:
+                await anyio.lowlevel.checkpoint()
+            world.now_ms += 1_500
+            await world.ledger.tick()
+            assert (await world.standings())["subject", ""].held.millis == 8_000
+            go_on.set()
+
+
+async def test_a_call_that_ran_out_of_time_is_told_whose_time_it_was() -> None:
+    world = World()
+    world.rules = {
+        "used": [budget(seconds=10)],
+        "other": [budget(seconds=10)],
+        "t": [budget(seconds=10), budget(scope="tenant", seconds=2)],
+    }
+    running, go_on = [0], anyio.Event()
+
+    async def use(authorized: Authorized, relay: Relay) -> Result:
+        world.now_ms += 500
+        return Result(b"{}")
+
+    async def hold(authorized: Authorized, relay: Relay) -> Result:
+        running[0] += 1
+        await go_on.wait()
+        return Result(b"{}")
+
+    async def hang(authorized: Authorized, relay: Relay) -> Result:
+        running[0] += 1
+        await anyio.sleep_forever()
+        raise AssertionError
+
+    async def ended() -> None:
+        with pytest.raises(QuotaExceeded, match=r"the 2 s of the budget of tenant acme are used up"):
+            await world.call()
+
+    world.answers = {"used": use, "other": hold, "t": hang}
+    await world.call(tool("used"))
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as group:
+            async with anyio.create_task_group() as others:
+                for _ in range(4):
+                    others.start_soon(world.call, tool("other"))
+                while running[0] < 4:
+                    await anyio.lowlevel.checkpoint()
+                group.start_soon(ended)  # the subject has 1.5 s for it now, and more when the others have ended
+                while running[0] < 5:
+                    await anyio.lowlevel.checkpoint()
+                go_on.set()
+            world.now_ms += 600
+            await world.ledger.tick()
+            world.now_ms += 1_500
+            await world.ledger.tick()
+
+
+async def test_a_call_that_gets_no_answer_in_time_is_not_told_that_its_budget_is_used_up() -> None:
+    store = FakeBudgetStore()
+    world = World(store, step_ms=100, monotonic_s=time.monotonic)
+    world.rules = {"t": [budget(seconds=60)]}
+
+    async def lose(authorized: Authorized, relay: Relay) -> Result:
+        store.fail_with = InterlockError("down")
+        await anyio.sleep_forever()
+        raise AssertionError
+
+    world.answers = {"t": lose}
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as group:
+            group.start_soon(world.ledger.run, lambda _: anyio.sleep(0.01))
+            with pytest.raises(BudgetsUnavailable, match="nobody could say in time how many seconds are left"):
+                await world.call()
+            group.cancel_scope.cancel()
+
+    assert world.record.error == "budgets_unavailable"
 
 
 async def test_what_could_not_be_charged_yet_is_charged_when_the_gateway_ends() -> None:

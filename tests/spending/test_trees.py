@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +14,7 @@ import pytest
 from adapters.stores.sql import open_store
 from gateway.errors import QuotaExceeded, UpstreamUnavailable
 from gateway.ports import Relay
-from gateway.spending import BudgetStore
+from gateway.spending import BudgetStore, Line, Reserved, Short, Source
 from gateway.types import Authorized, FrozenDict, Resource, Result, Usage, freeze
 from tests.contracts import postgres
 from tests.fake_budgets import FakeBudgetStore
@@ -120,6 +120,56 @@ async def test_the_limits_of_a_parent_hold_for_children_that_have_wider_ones() -
     world.answers = {"t": tree}
     with pytest.raises(QuotaExceeded, match=r"of 0\.5 USD"):
         await world.call()
+
+
+async def test_what_a_long_call_causes_is_charged_to_the_window_that_it_is_made_in() -> None:
+    world = World()
+    world.rules = {"t": [budget(usd=1, window_s=60)], "a": [budget(usd=1, window_s=60), cost(usd=0.5)]}
+
+    async def tree(authorized: Authorized, relay: Relay) -> Result:
+        for _ in range(3):
+            await ask(relay, "a")
+            await ask(relay, "a")
+            with pytest.raises(QuotaExceeded, match="1 USD of 1 USD are spent"):
+                await ask(relay, "a")
+            world.now_ms += 60_000
+        await ask(relay, "a")
+        return Result(b"{}")
+
+    world.answers = {"t": tree}
+    await world.call()
+
+    assert await world.spent() == Usage(nano_usd=500_000_000, calls=1)
+
+
+async def test_a_call_that_is_given_up_while_it_reserves_leaves_its_parent_what_that_one_has() -> None:
+    made, go_on = anyio.Event(), anyio.Event()
+
+    class Slow(FakeBudgetStore):
+        async def reserve(
+            self, hold: str, lines: Sequence[Line], sources: Sequence[Source], now_ms: int, lease_ms: int
+        ) -> Reserved | Short:
+            answer = await super().reserve(hold, lines, sources, now_ms, lease_ms)
+            if sources:
+                made.set()
+                await go_on.wait()
+            return answer
+
+    world = World(Slow())
+    world.rules = {"auto": [budget(tokens=1_000)], "m": []}
+
+    async def route(authorized: Authorized, relay: Relay) -> Result:
+        async with anyio.create_task_group() as group:
+            group.start_soon(relay.act, "model.call", "chat.completions", model(), {"max_tokens": 150})
+            await made.wait()
+            group.cancel_scope.cancel()
+        go_on.set()
+        await world.ledger.aclose()
+        assert (await world.standings())["subject", ""].held.tokens == 200
+        return Result(b"{}")
+
+    world.answers = {"auto": route}
+    await world.call(ALIAS, estimate=(100, 100))
 
 
 async def test_a_call_that_comes_back_through_agents_is_charged_to_the_chain_that_it_belongs_to() -> None:
