@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-import struct
+from array import array
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from typing import Final
 
@@ -19,7 +19,7 @@ from adapters.models.terms import Terms
 from adapters.models.upstream import Backend, ModelUpstream
 from gateway import codec
 from gateway.codec import JsonObject, JsonValue
-from gateway.errors import QuotaExceeded, UpstreamTimeout, UpstreamUnavailable
+from gateway.errors import InvalidCall, QuotaExceeded, UpstreamTimeout, UpstreamUnavailable
 from gateway.models import Answer, Api, Request, Talk, Tokens, estimate, request_in, text_tokens, write_answer
 from gateway.models.chat_stream import Encoder
 from gateway.models.embeddings import EmbeddingRequest
@@ -28,10 +28,13 @@ from gateway.models.embeddings import write_answer as write_embeddings
 from gateway.models.neutral import Message, Part, Refusal, Said, Stop, Text, ToolCall, ToolResult, events_of
 
 DIMENSIONS: Final = 64
+SMALLEST_NUMBER: Final = 4
+"""Bytes of it in an answer."""
 _CALL: Final = re.compile(r"^/call\s+([A-Za-z0-9_.:-]{1,128})[ \t]*(.*)$", re.MULTILINE)
 _FAIL: Final = re.compile(r"^/fail\s+(429|500|cut|slow)\s*$", re.MULTILINE)
 _REFUSE: Final = re.compile(r"^/refuse\b", re.MULTILINE)
-_WORD: Final = re.compile(r"\s*\S+\s*")
+_WORD: Final = re.compile(r"\A\s*\S+\s*|\S+\s*")
+"""With the space around it. It is looked for once in text that is nothing but space, and not from every place."""
 
 
 class Echo:
@@ -52,7 +55,7 @@ class Echo:
     async def whole(self, api: Api, body: JsonObject) -> JsonObject:
         """See `Backend`."""
         if api == "embeddings":
-            return embedded(read_embeddings(body))
+            return embedded(self._bounded(read_embeddings(body)))
         request = request_in("chat.completions", body)
         failure = await self._failure(request)
         if failure == "cut":
@@ -74,6 +77,14 @@ class Echo:
             if not isinstance(event, Said):
                 for chunk in writer.feed(event):
                     yield codec.dumps(chunk)
+
+    def _bounded(self, request: EmbeddingRequest) -> EmbeddingRequest:
+        """Refuse a small request for so many numbers that the answer cannot but be too large."""
+        if request.count * (request.dimensions or DIMENSIONS) * SMALLEST_NUMBER > self._terms.max_bytes:
+            raise InvalidCall(
+                f"input asks for vectors of more than {self._terms.max_bytes} bytes: ask for fewer at a time"
+            )
+        return request
 
     async def _failure(self, request: Request) -> str:
         """Fail as the last message wants it; gives `cut` where that comes later."""
@@ -209,7 +220,7 @@ def vector_of(text: str, size: int = DIMENSIONS) -> list[float]:
         for place, weight in _direction(word, size):
             sums[place] += weight
     length = math.sqrt(sum(value * value for value in sums)) or 1.0
-    return [struct.unpack("<f", struct.pack("<f", value / length))[0] for value in sums]
+    return array("f", [value / length for value in sums]).tolist()
 
 
 def _direction(word: str, size: int) -> Iterator[tuple[int, float]]:

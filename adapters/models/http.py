@@ -8,6 +8,7 @@ import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Final
+from urllib.parse import urlsplit
 
 import aiohttp
 
@@ -34,7 +35,7 @@ class Line:
 
     def __init__(self, terms: Terms, url: str, headers: dict[str, str]) -> None:
         self._terms = terms
-        self._url = (terms.url or url).rstrip("/")
+        self._url = urlsplit(terms.url or url)._replace(fragment="")
         self._headers = {**headers, **{name.lower(): value for name, value in terms.headers}}
         self._session: aiohttp.ClientSession | None = None
         self._closed = False
@@ -80,22 +81,23 @@ class Line:
     async def _asked(self, path: str, body: JsonObject, accept: str) -> AsyncIterator[aiohttp.ClientResponse]:
         """An answer whose head is in, and good."""
         async with await self._head(path, codec.dumps(body), accept) as answer:
+            if answer.status != 200:  # which is said plainly, however its words are packed
+                raise await self._failure(answer)
             if answer.headers.get("content-encoding", "identity").lower() != "identity":
                 raise UpstreamProtocolError(f"model provider {self._terms.name!r} compressed its answer unasked")
-            if answer.status != 200:
-                raise await self._failure(answer)
             yield answer
 
     async def _head(self, path: str, body: bytes, accept: str) -> aiohttp.ClientResponse:
         """The head of the answer. A request that met a closed connection, and so never arrived, is sent once more."""
         headers = {**self._headers, "accept": accept, "content-type": "application/json"}
+        url = self._url._replace(path=self._url.path.rstrip("/") + path).geturl()  # in front of a query: Azure has one
         async with asyncio.timeout(self._terms.timeout_s):
             left = ATTEMPTS
             while True:
                 attempt, left = Attempt(), left - 1
                 try:
                     return await self._connections().post(
-                        f"{self._url}{path}",
+                        url,
                         data=io.BytesIO(body),  # bytes of more than 1 MiB make aiohttp warn
                         headers=headers,
                         allow_redirects=False,
@@ -108,7 +110,7 @@ class Line:
 
     async def _failure(self, answer: aiohttp.ClientResponse) -> InterlockError:
         said = b""
-        with suppress(UpstreamProtocolError, TimeoutError):  # too long: its status says enough
+        with suppress(UpstreamProtocolError, TimeoutError, aiohttp.ClientError):  # too long, or cut: its status will do
             async with asyncio.timeout(self._terms.timeout_s):
                 said = await _read(answer, MAX_ERROR_BYTES)
         headers = {name.lower(): value for name, value in answer.headers.items()}
@@ -139,6 +141,9 @@ class Line:
             yield
         except TimeoutError as exc:
             raise UpstreamTimeout(f"{who} did not answer in time") from exc
+        except aiohttp.ClientSSLError as exc:  # some of which are ValueErrors
+            words = f"TLS with it fails; look at its certificate, and at url in [upstreams.{self._terms.name}]"
+            raise UpstreamUnavailable(f"{who} cannot be reached: {words}") from exc
         except ValueError as exc:  # an address, or a header, that HTTP does not allow
             words = f"its url or headers in [upstreams.{self._terms.name}] are not what HTTP allows"
             raise UpstreamUnavailable(f"{who} cannot be asked: {words}") from exc

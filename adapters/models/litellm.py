@@ -19,12 +19,21 @@ from adapters.models.terms import Terms
 from adapters.models.upstream import Backend, ModelUpstream
 from gateway import codec
 from gateway.codec import JsonObject
-from gateway.errors import ConfigError, InterlockError, UpstreamProtocolError, UpstreamTimeout, UpstreamUnavailable
+from gateway.errors import (
+    ConfigError,
+    InterlockError,
+    InvalidCall,
+    UpstreamProtocolError,
+    UpstreamTimeout,
+    UpstreamUnavailable,
+)
 from gateway.models import Api, ProviderRefused, Talk, provider_failure
 from gateway.models.errors import CONTEXT_EXCEEDED
 
 _ENVIRONMENT: Final = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR", "LITELLM_MODE": "PRODUCTION"}
 """It is to download nothing, to print nothing, and to read no `.env` of the directory that it is started in."""
+_NEEDED: Final = ("openai.resources.chat", "litellm._service_logger", "litellm.litellm_core_utils.default_encoding")
+"""What it would import during the first calls, while everything else waits."""
 _CLOSE_S: Final = 5.0
 _KEYLESS: Final = "none"
 """The key for a server that was given none: else litellm takes the one for OpenAI out of the environment."""
@@ -59,12 +68,17 @@ def _loaded() -> ModuleType:
     quiet: Mapping[str, object] = {
         "telemetry": False, "suppress_debug_info": True, "drop_params": False, "num_retries": 0,
         "callbacks": [], "success_callback": [], "failure_callback": [], "turn_off_message_logging": True,
+        "user_url_validation": True,
     }  # fmt: skip
     for name, setting in quiet.items():
         setattr(module, name, setting)
     logging.getLogger("LiteLLM").setLevel(logging.ERROR)
     handlers = importlib.import_module("litellm.llms.custom_httpx.http_handler")
-    importlib.import_module("adapters.models.litellm_http").guard(handlers.AsyncHTTPHandler)
+    ours = importlib.import_module("adapters.models.litellm_http")
+    ours.guard(handlers.AsyncHTTPHandler)
+    ours.fetch_nothing(importlib.import_module("litellm.litellm_core_utils.url_utils"), module.ImageFetchError)
+    for name in _NEEDED:
+        importlib.import_module(name)
     return module
 
 
@@ -181,6 +195,8 @@ class LiteLLM:
             return exc
         if isinstance(exc, TimeoutError):
             return UpstreamTimeout(f"model provider {name!r} did not answer in time")
+        if type(exc).__name__ == "ImageFetchError":
+            return InvalidCall(f"model provider {name!r} gets images as data only: send data:image/... and no address")
         if type(exc).__name__ == "ContextWindowExceededError":
             words = f"model provider {name!r} refused the request ({CONTEXT_EXCEEDED})"
             return ProviderRefused(words, provider_code=CONTEXT_EXCEEDED)

@@ -1,7 +1,7 @@
 """litellm's connections, held to what the gateway's own are: no redirects, no packed answers, no answer without end.
 
-Left alone, it follows a redirect with the key and the prompt, unpacks whatever is sent, and asks twice where a
-connection breaks. Imported together with litellm, which brings httpx.
+Left alone, it follows a redirect with the key and the prompt, unpacks whatever is sent, asks twice where a connection
+breaks, and fetches the pictures that callers name. Imported together with litellm, which brings httpx.
 """
 
 from __future__ import annotations
@@ -65,3 +65,15 @@ def guard(handler: Any) -> None:
         return Guarded(make(*args, **kwargs) or httpx.AsyncHTTPTransport())
 
     handler.create_async_transport = staticmethod(guarded)
+
+
+def fetch_nothing(urls: Any, refusal: Callable[..., Exception]) -> None:
+    """Have litellm's `url_utils` let it fetch no address that a caller names: no rule allowed that, no record has it.
+
+    Raises `AttributeError` where it asks nobody.
+    """
+
+    def refused(_: str) -> tuple[str, str]:
+        raise refusal("addresses are not fetched", model=None, llm_provider=None)
+
+    urls.validate_url, _ = refused, urls.validate_url

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from typing import Final
 
@@ -17,24 +18,30 @@ URL: Final = "https://api.openai.com/v1"
 _PATHS: Final[Mapping[Api, str]] = {
     "chat.completions": "/chat/completions", "responses": "/responses", "embeddings": "/embeddings",
 }  # fmt: skip
+LACKING_S: Final = 300.0
+"""How long a server that did not know Responses is taken to have none: it may have been a proxy that starts."""
 
 
 class OpenAI:
-    """A caller of Responses gets the provider's own, until it turns out that it has only Chat Completions."""
+    """A caller of Responses gets the provider's own, but for some minutes after it had only Chat Completions."""
 
     strict = False
 
-    def __init__(self, terms: Terms) -> None:
+    def __init__(self, terms: Terms, now: Callable[[], float] = time.monotonic) -> None:
         self._line = Line(terms, URL, {})
-        self._has_responses = True
+        self._now = now
+        self._lacking_until = now()
+        """Until when callers of Responses are served by Chat Completions."""
 
     def speaks(self, caller: Talk) -> Talk:
         """See `Backend`."""
-        return "responses" if caller == "responses" and self._has_responses else "chat.completions"
+        known = caller == "responses" and self._now() >= self._lacking_until
+        return "responses" if known else "chat.completions"
 
     def lacks(self, api: Talk) -> None:
         """See `Backend`."""
-        self._has_responses = self._has_responses and api != "responses"
+        if api == "responses":
+            self._lacking_until = self._now() + LACKING_S
 
     async def whole(self, api: Api, body: JsonObject) -> JsonObject:
         """See `Backend`."""
@@ -65,9 +72,9 @@ def _unspoken(api: Api, exc: UnknownResource) -> Exception:
     return Unspoken(api) if api == "responses" and "model_not_found" not in str(exc) else exc
 
 
-def openai_upstream(terms: Terms) -> ModelUpstream:
+def openai_upstream(terms: Terms, now: Callable[[], float] = time.monotonic) -> ModelUpstream:
     """An upstream of type `openai`."""
-    return ModelUpstream(terms, OpenAI(terms))
+    return ModelUpstream(terms, OpenAI(terms, now))
 
 
 _: type[Backend] = OpenAI

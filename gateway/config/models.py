@@ -21,6 +21,7 @@ from gateway.models import Alias, Pinned, parse_name
 AUTO: Final = "auto"
 _UNWRITTEN: Final = '{0!r} is a model of type litellm, and those have to be written down: add [models."{0}"]'
 MAX_MODELS: Final = 2_000
+_PRICES: Final = ("usd_per_mtok_in", "usd_per_mtok_out", "usd_per_mtok_cached", "usd_per_mtok_cache_written")
 _ROUTE: Final = re.compile(r"auto(?:-[a-z0-9][a-z0-9-]{0,30})?", re.ASCII)
 
 
@@ -72,9 +73,10 @@ class Model(Section):
 
     @model_validator(mode="after")
     def _has_both_prices(self) -> Self:
-        for missing, given in (("usd_per_mtok_in", "usd_per_mtok_out"), ("usd_per_mtok_out", "usd_per_mtok_in")):
-            if getattr(self, given) is not None and getattr(self, missing) is None:
-                raise fault(missing, f"is required beside {given}", given)
+        for given in _PRICES:
+            for missing in _PRICES[:2]:  # without which none of them holds
+                if getattr(self, given) is not None and getattr(self, missing) is None:
+                    raise fault(missing, f"is required beside {given}", given)
         return self
 
 

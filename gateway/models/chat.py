@@ -1,8 +1,9 @@
 """OpenAI's Chat Completions: requests and whole answers, to and from the neutral form.
 
 Left out of a translation as harmless: `metadata`, `store`, `prompt_cache_key`, `prompt_cache_options`,
-`prompt_cache_retention`, `prompt_cache_breakpoint`, `stream_options`, `annotations` of earlier answers, the service
-tiers `auto` and `default`, and values that mean the default (`n: 1`, penalties of 0, `logprobs: false`).
+`prompt_cache_retention`, `prompt_cache_breakpoint`, `stream_options`, `annotations` of earlier answers, what OpenAI's
+client read out of them (`parsed`, `parsed_arguments`), the service tiers `auto` and `default`, and values that mean the
+default (`n: 1`, penalties of 0, `logprobs: false`).
 """
 
 from __future__ import annotations
@@ -100,7 +101,7 @@ def _message(fields: Fields) -> Message:
             content = shown_in(fields, "content", content_parts(fields))
             role, parts = "user", (ToolResult(fields.text("tool_call_id"), content),)
         case "assistant":
-            fields.skip("annotations")
+            fields.skip("annotations", "parsed")
             parts = (*_thoughts(fields), *content_parts(fields), *_refusal(fields), *_calls(fields))
         case _:
             parts = tuple(content_parts(fields))
@@ -129,6 +130,7 @@ def _calls(fields: Fields) -> Iterator[ToolCall]:
             raise call.wrong("function", "is missing")
         yield ToolCall(call.text("id"), function.text("name"), function.words("arguments") or "{}")
         call.skip("index")
+        function.skip("parsed_arguments")
         function.done()
         call.done()
 

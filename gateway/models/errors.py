@@ -197,7 +197,7 @@ def retry_after(headers: Mapping[str, str]) -> int:
         return _bounded(-int(-float(value) // 1))
     try:
         when = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return 1
     return _bounded(int((when.replace(tzinfo=when.tzinfo or UTC) - datetime.now(UTC)).total_seconds()) + 1)
 

@@ -11,6 +11,19 @@ from gateway.models.neutral import Api
 _PLAIN: Final = frozenset({"function", "custom"})
 """Kinds of tools that the caller runs; of all others the kind says what they do."""
 _KEPT: Final = ("previous_response_id", "conversation", "prompt", "container")
+_STORED: Final = ("file_id", "file_ids", "vector_store_ids", "container_id")
+"""By which a part of a message or a tool names what the provider keeps."""
+_HOLDERS: Final = ("content", "output", "outputs", "source", "file")
+"""Members of a message that hold its parts, of these what tools gave back, and of documents what they are made of."""
+_PICTURES: Final = ("image", "image_url", "input_image", "computer_screenshot", "image_generation_call")
+_READ: Final = frozenset({
+    "model", "models", "fallbacks", "messages", "input", "system", "instructions", "stream", "n", "max_tokens",
+    "max_completion_tokens", "max_output_tokens", "n_predict", "background", "inference_geo", "service_tier", "speed",
+    "store", "user", "tools", "functions", "mcp_servers", "web_search_options", "plugins", "function", "custom", "name",
+    "type", "role", "text", "image_url", "audio", "environment", "input_image_mask", *_KEPT, *_STORED, *_HOLDERS,
+})  # fmt: skip
+"""Members that the gateway reads, to tell policy and budgets of them or to set them itself."""
+_FOLDED: Final = frozenset(name.replace("_", "") for name in _READ)
 
 
 def facts_of(api: Api, params: Mapping[str, object]) -> JsonObject:
@@ -24,7 +37,7 @@ def facts_of(api: Api, params: Mapping[str, object]) -> JsonObject:
         "tools_count": sum(1 for _ in _tools(params)),
         "stream": params.get("stream") is True,
         "messages": {"count": len(roles), "roles": seen},
-        "images": any(_pictured(content) for _, content in turns(api, params)),
+        "images": any(_is_picture(found) for found in _parts(params)),
         "unseen": kept,
     }
 
@@ -45,8 +58,10 @@ def _tools(params: Mapping[str, object]) -> Iterator[object]:
         yield {**server, "type": "mcp"} if isinstance(server, dict) else "mcp"
     if params.get("web_search_options") is not None:
         yield "web_search"
-    for item in _array(params.get("input")):
-        if isinstance(item, dict):  # `additional_tools`, and what a search for tools has found
+    for plugin in _array(params.get("plugins")):  # OpenRouter's
+        yield {"type": plugin.get("id")} if isinstance(plugin, dict) else plugin
+    for item in (*_array(params.get("input")), *_array(params.get("messages"))):
+        if isinstance(item, dict):  # `additional_tools`, what a search has found, and vLLM's of a developer's message
             yield from _flat(item.get("tools"))
 
 
@@ -75,13 +90,73 @@ def unseen(params: Mapping[str, object]) -> Iterator[str]:
     yield from (name for name in _KEPT if params.get(name))
     if any(_refers(item) for item in _array(params.get("input"))):
         yield "item_reference"
+    yield from dict.fromkeys(name for found in (*_parts(params), *_of_tools(params)) for name in _stored(found))
 
 
 def _refers(item: object) -> bool:
     """Whether it stands for an item that the provider keeps; such a one need not say its type."""
     if not isinstance(item, dict):
         return False
-    return item.get("type") == "item_reference" or (item.get("type") is None and "role" not in item and "id" in item)
+    kind = item.get("type")
+    if kind == "image_generation_call":
+        return not item.get("result")
+    return kind == "item_reference" or (kind is None and "role" not in item and "id" in item)
+
+
+def _of_tools(params: Mapping[str, object]) -> Iterator[Mapping[str, object]]:
+    """The tools, and where they run: of their schemas nothing, which name what the caller likes."""
+    for tool in _tools(params):
+        if isinstance(tool, dict):
+            yield tool
+            within = [tool.get(name) for name in ("function", "custom", "environment", "input_image_mask")]
+            yield from (found for found in within if isinstance(found, dict))
+            place = tool.get("container")
+            yield place if isinstance(place, dict) else {"container_id": place}
+
+
+def disguised(params: Mapping[str, object]) -> str:
+    """A member that some servers take for another, which the gateway reads; empty where there is none.
+
+    Those in Go and in .NET do not mind capitals, those with Protobuf's JSON no `maxTokens`, and litellm has what
+    stands in `extra_body` override what stands beside it.
+    """
+    for found in (params, *_parts(params), *_of_tools(params)):
+        for name in found:
+            if name not in _READ and _is_read(name):
+                return name
+    extra = params.get("extra_body")
+    return next((f"extra_body.{name}" for name in extra if _is_read(name)), "") if isinstance(extra, dict) else ""
+
+
+def _is_read(name: str) -> bool:
+    return name.casefold().replace("_", "") in _FOLDED
+
+
+def _stored(found: Mapping[str, object]) -> Iterator[str]:
+    yield from (name for name in _STORED if found.get(name))
+    audio = found.get("audio")
+    if isinstance(audio, dict) and audio.get("id"):  # of an answer that was spoken
+        yield "audio"
+
+
+def _parts(params: Mapping[str, object]) -> Iterator[Mapping[str, object]]:
+    """Every object of the conversation: messages and items, their parts, and what these are made of."""
+    for name in ("system", "instructions", "messages", "input"):
+        yield from _objects(params.get(name))
+
+
+def _objects(value: object) -> Iterator[Mapping[str, object]]:
+    if isinstance(value, dict):
+        yield value
+        for name in _HOLDERS:
+            yield from _objects(value.get(name))
+    for inner in _array(value):
+        yield from _objects(inner)
+
+
+def _is_picture(found: Mapping[str, object]) -> bool:
+    """By its type, or where some servers need none (vLLM), by what it holds."""
+    return found.get("type") in _PICTURES or found.get("image_url") is not None
 
 
 def turns(api: Api, params: Mapping[str, object]) -> Iterator[tuple[str, object]]:
@@ -124,14 +199,6 @@ def texts_in(content: object) -> Iterator[str]:
         text = part.get("text") if isinstance(part, dict) else part
         if isinstance(text, str):
             yield text
-
-
-def _pictured(content: object) -> bool:
-    kinds = ("image", "image_url", "input_image")  # no set: what stands there may have no hash
-    return any(
-        isinstance(part, dict) and (part.get("type") in kinds or _pictured(part.get("content")))
-        for part in _array(content)
-    )
 
 
 def _array(value: object) -> tuple[object, ...]:

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from typing import Final
 
 from gateway.errors import InvalidCall
+from gateway.models.facts import disguised
 from gateway.models.neutral import Api
+from gateway.models.reading import MAX_NAME
 
 DEFAULT_OUTPUT_TOKENS: Final = 4_096
 MAX_LIMIT: Final = 2**31 - 1
@@ -14,11 +16,12 @@ MAX_CHOICES: Final = 128
 _OTHER_MODELS: Final = ("models", "fallbacks")
 """What routers behind the API of OpenAI (OpenRouter, litellm's proxy) read other models from."""
 _LIMITS: Final[Mapping[Api, tuple[str, ...]]] = {
-    "chat.completions": ("max_completion_tokens", "max_tokens"),
+    "chat.completions": ("max_completion_tokens", "max_tokens", "n_predict"),
     "responses": ("max_output_tokens",),
     "messages": ("max_tokens",),
     "embeddings": (),
 }
+"""`n_predict` is llama.cpp's, whose server prefers it to the others."""
 
 
 def check_limits(api: Api, params: Mapping[str, object]) -> None:
@@ -36,6 +39,8 @@ def check_reach(params: Mapping[str, object]) -> None:
     """Raises `InvalidCall` for what would have the provider do more than the one call that policy decides on."""
     if params.get("background") not in (None, False):
         raise InvalidCall("background: no policy and no budget sees an answer that is fetched later; leave it out")
+    if odd := disguised(params)[:MAX_NAME]:
+        raise InvalidCall(f"{odd}: servers may take it for another member; write that as its API does")
     for name in _OTHER_MODELS:
         if params.get(name):
             raise InvalidCall(f"{name}: the provider would choose another model than policy decides on; name a route")

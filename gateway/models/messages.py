@@ -8,6 +8,7 @@ earlier turns where they go to a provider that cannot verify them. `thinking.bud
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Final
 
 from gateway import codec
@@ -352,13 +353,24 @@ def refusal_of(fields: Fields) -> Iterator[Refusal]:
 def write_answer(answer: Answer) -> JsonObject:
     """The answer as a caller of Messages wants it."""
     refusal = "".join(part.text for part in answer.parts if isinstance(part, Refusal))
-    content: list[JsonValue] = [block for part in answer.parts for block in answer_blocks(part)]
+    content: list[JsonValue] = [block for part in _cut(answer) for block in answer_blocks(part)]
     return {
         "id": message_id(answer.id), "type": "message", "role": "assistant", "model": answer.model,
         "content": content, "stop_reason": "refusal" if refusal else REASONS[answer.stop],
         "stop_sequence": answer.stop_sequence or None, "stop_details": stop_details(refusal),
         "usage": write_usage(answer.tokens),
     }  # fmt: skip
+
+
+def _cut(answer: Answer) -> tuple[Part, ...]:
+    """The parts. Of a tool call that was cut off within its arguments none of these are left, as in this API's own."""
+    match answer.parts:
+        case (*before, ToolCall(id_, name, arguments)) if answer.stop in ("length", "refusal"):
+            with suppress(ValueError):
+                codec.loads(arguments.encode())
+                return answer.parts
+            return (*before, ToolCall(id_, name))
+    return answer.parts
 
 
 def stop_details(refusal: str) -> JsonValue:

@@ -1,8 +1,9 @@
 """OpenAI's Responses: requests and whole answers, to and from the neutral form.
 
 Left out of a translation as harmless: `metadata`, `store` (what is translated is never stored), `include` of
-encrypted reasoning, `prompt_cache_*`, `stream_options`, `reasoning.summary`, ids and statuses of input items, the
-service tiers `auto` and `default`, `truncation: disabled`. Reasoning items go along only to the provider that can
+encrypted reasoning, `prompt_cache_*`, `stream_options`, `reasoning.summary`, ids and statuses of input items, what
+OpenAI's client read out of earlier answers (`parsed`, `parsed_arguments`), the service tiers `auto` and `default`,
+`truncation: disabled`. Reasoning items go along only to the provider that can
 verify them; `previous_response_id` and whatever else needs the provider's memory is refused.
 """
 
@@ -163,7 +164,7 @@ def _item(item: Fields) -> Message:
 
 
 def _call(item: Fields) -> ToolCall:
-    item.skip("id", "status")
+    item.skip("id", "status", "parsed_arguments")
     return ToolCall(item.text("call_id"), item.text("name"), item.words("arguments") or "{}")
 
 
@@ -190,7 +191,7 @@ def _content(item: Fields, name: str) -> list[Part]:
 
 
 def _part(fields: Fields) -> Part:
-    fields.skip("prompt_cache_breakpoint", "annotations", "logprobs")
+    fields.skip("prompt_cache_breakpoint", "annotations", "logprobs", "parsed")
     part: Part
     match fields.one_of("type", ("input_text", "output_text", "text", "input_image", "refusal")):
         case "input_image":

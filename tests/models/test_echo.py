@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -120,3 +121,25 @@ async def test_its_vectors_are_near_where_words_are_shared() -> None:
     assert sum(a * b for a, b in zip(one, three, strict=True)) < 0.6
     assert sum(value * value for value in one) == pytest.approx(1)
     assert answer.usage.prompt_tokens > 0
+
+
+async def test_a_text_of_nothing_but_space_is_repeated_as_soon_as_any_other() -> None:
+    space = " \n" * 100_000
+    async with running("echo") as upstream:
+        began = time.process_time()
+        asked = await ask(upstream, "chat.completions", {**KITS[0].body(), **USERS["chat.completions"](space)})
+        took_s = time.process_time() - began
+
+    assert asked.answer["choices"][0]["message"]["content"] == space
+    assert took_s < 5  # it took minutes of a gateway that did nothing else
+
+
+async def test_vectors_that_no_answer_may_hold_are_refused_before_they_are_made() -> None:
+    body = {"model": "e", "input": ["a"] * 1_024, "dimensions": 8_192}
+    async with running("echo") as upstream:
+        refused = await ask(upstream, "embeddings", body)
+        answered = await ask(upstream, "embeddings", {**body, "dimensions": 256})
+
+    assert isinstance(refused.error, InvalidCall)
+    assert "ask for fewer" in str(refused.error)
+    assert len(answered.answer["data"]) == 1_024

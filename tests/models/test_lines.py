@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 from aiohttp import web
 from anyio.abc import SocketStream
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
-from gateway.errors import UpstreamProtocolError, UpstreamTimeout, UpstreamUnavailable
+from gateway.errors import QuotaExceeded, UpstreamProtocolError, UpstreamTimeout, UpstreamUnavailable
 from tests.models.front import ask, running
 from tests.models.kits import KITS
 from tests.servers.models import Say, chat, chat_frames, frame, provider, serving
@@ -183,6 +190,64 @@ async def test_a_redirect_is_not_followed(stream: bool) -> None:
     assert isinstance(asked.error, UpstreamProtocolError)
     assert url not in str(asked.error)
     assert elsewhere.seen == []
+
+
+REFUSED = b"HTTP/1.1 429 Too Many Requests\r\nretry-after: 33\r\ncontent-length: 300\r\n%b\r\nabc"
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize("answer", [REFUSED % b"", (REFUSED % b"content-encoding: gzip\r\n") + b"0" * 297])
+async def test_a_status_is_understood_however_its_words_come(answer: bytes, stream: bool) -> None:
+    async with wired([answer]) as (_, url), running("openai", url) as upstream:
+        asked = await ask(upstream, CHAT, {**BODY, "stream": stream})
+
+    assert isinstance(asked.error, QuotaExceeded)
+    assert asked.error.retry_after_s == 33
+
+
+@pytest.mark.parametrize("given", ["/v1?api-version=1", "/v1/?api-version=1#here"])
+async def test_the_path_of_an_api_stands_before_the_query_of_an_address(given: str) -> None:
+    seen: list[str] = []
+
+    async def note(request: web.Request) -> web.StreamResponse:
+        seen.append(str(request.rel_url))
+        return web.json_response(chat(Say()))
+
+    async with serving(note, "/v1/chat/completions") as url, running("openai", url[:-3] + given) as upstream:
+        asked = await ask(upstream, CHAT, BODY)
+
+    assert asked.error is None
+    assert seen == ["/v1/chat/completions?api-version=1"]
+
+
+def vouched_for_by_itself(place: Path) -> ssl.SSLContext:
+    """TLS of a server whose certificate it signed itself."""
+    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([])
+    now = datetime.now(UTC)
+    made = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now, now + timedelta(1))
+    also = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
+    signed = made.add_extension(also, critical=True).sign(key, hashes.SHA256())
+    form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    place.write_bytes(key.private_bytes(*form) + signed.public_bytes(serialization.Encoding.PEM))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(place)
+    return context
+
+
+async def test_a_certificate_that_is_not_trusted_is_told_as_that(tmp_path: Path) -> None:
+    seen: list[web.Request] = []
+
+    async def note(request: web.Request) -> web.StreamResponse:
+        seen.append(request)
+        return web.json_response(chat(Say()))
+
+    tls = vouched_for_by_itself(tmp_path / "provider.pem")
+    async with serving(note, "/v1/chat/completions", tls=tls) as url, running("openai", url) as upstream:
+        asked = await ask(upstream, CHAT, BODY)
+
+    assert type(asked.error) is UpstreamUnavailable
+    assert "look at its certificate, and at url in [upstreams.p]" in str(asked.error)
+    assert seen == []
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])

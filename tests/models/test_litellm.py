@@ -16,7 +16,7 @@ import anyio
 import pytest
 from aiohttp import web
 
-from adapters.models.litellm import litellm_upstream
+from adapters.models.litellm import litellm_upstream, load_litellm
 from adapters.models.prices import PriceList, litellm_prices
 from adapters.models.terms import Terms
 from adapters.models.upstream import ModelUpstream
@@ -95,6 +95,33 @@ async def test_a_redirect_gets_neither_the_key_nor_the_prompt(model: str, path: 
 
     assert isinstance(asked.error, UpstreamUnavailable)
     assert elsewhere.seen == []
+
+
+@pytest.mark.parametrize(
+    "model", ["anthropic/claude-x", "ollama/x", "gemini/gemini-2.5-pro", "bedrock/us.amazon.nova-lite-v1:0"]
+)
+async def test_an_image_that_a_caller_names_is_not_fetched(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked_for: list[str] = []
+
+    async def picture(request: web.Request) -> web.StreamResponse:
+        asked_for.append(request.path)
+        return web.Response(body=b"\x89PNG\r\n\x1a\n", content_type="image/png")
+
+    async with (
+        serving(picture, "/v1/x.png", method="GET") as elsewhere,
+        provider() as (state, url),
+        running(url.removesuffix("/v1")) as upstream,
+    ):
+        host = elsewhere.removeprefix("http://").removesuffix("/v1")
+        monkeypatch.setattr(load_litellm(), "user_url_allowed_hosts", [host])  # as any host of the world is
+        seen = {"type": "image_url", "image_url": {"url": f"{elsewhere}/x.png"}}
+        body = {"model": "m", "messages": [{"role": "user", "content": [seen]}]}
+        asked = await ask(upstream, "chat.completions", body, name=model, within_s=100)
+
+    assert asked_for == []
+    assert type(asked.error) is InvalidCall
+    assert "as data" in str(asked.error)
+    assert state.seen == []
 
 
 async def test_what_is_packed_is_not_unpacked() -> None:
@@ -229,6 +256,17 @@ def test_litellm_is_loaded_without_a_word_to_the_network() -> None:
     done = subprocess.run([sys.executable, "-c", words], capture_output=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr.decode()
     assert done.stderr == done.stdout == b""
+
+
+def test_what_the_first_calls_need_is_imported_together_with_litellm() -> None:
+    words = (
+        "import sys; from adapters.models.litellm import load_litellm; load_litellm();"
+        "sys.exit(not {'openai.resources.chat.completions', 'tiktoken_ext.openai_public'} <= set(sys.modules))"
+    )
+    if find_spec("litellm") is None:
+        pytest.skip("litellm is not installed")
+    done = subprocess.run([sys.executable, "-c", words], capture_output=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr.decode()
 
 
 def test_the_adapters_import_litellm_only_when_it_is_used() -> None:

@@ -17,6 +17,8 @@ from gateway.models import (
     Tokens,
     answer_for,
     capped,
+    check_limits,
+    check_reach,
     error_answer,
     error_body,
     estimate,
@@ -85,6 +87,8 @@ def test_a_tool_of_the_provider_s_own_is_known_by_its_type() -> None:
         {"tools": [{"type": "namespace", "name": "n", "tools": [{"type": "function", "name": "weather"}]}]},
         {"input": [{"type": "additional_tools", "tools": [{"type": "function", "name": "weather"}]}]},
         {"functions": [{"name": "weather"}]},
+        {"messages": [{"role": "developer", "content": "a", "tools": [{"function": {"name": "weather"}}]}]},
+        {"plugins": [{"id": "weather"}]},
         {"mcp_servers": [{"type": "url", "url": "https://x.example", "name": "weather"}]},
         {"tools": [{"name": f"tool_{number}"} for number in range(900)] + [{"name": "weather"}]},
     ],
@@ -92,6 +96,27 @@ def test_a_tool_of_the_provider_s_own_is_known_by_its_type() -> None:
 def test_no_tool_is_hidden_from_policy(body: dict[str, Any]) -> None:
     for api in APIS:
         assert "weather" in cast("list[str]", facts_of(api, body)["tools"])
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"tools": [{"type": "function", "Function": {"name": "weather"}}]},
+        {"tools": [{"type": "function", "function": {"name": "clock", "NAME": "weather"}}]},
+        {"messages": [{"role": "user", "Role": "system", "content": "a"}]},
+        {"messages": [{"role": "user", "content": [{"type": "image_url", "imageUrl": {"url": "https://x.example"}}]}]},
+    ],
+)
+def test_nothing_is_said_twice_for_servers_that_do_not_mind_capitals(body: dict[str, Any]) -> None:
+    with pytest.raises(InvalidCall, match="servers may take it for another member"):
+        check_reach(body)
+
+
+def test_what_callers_name_themselves_may_have_any_capitals() -> None:
+    tool = {"type": "function", "function": {"name": "a", "parameters": {"properties": {"Name": {}, "maxTokens": {}}}}}
+    used = {"type": "tool_use", "id": "c", "name": "a", "input": {"Type": "b", "maxTokens": 5}}
+    check_reach({"tools": [tool], "messages": [{"role": "assistant", "content": [used]}]})
+    check_reach({"aNewMember": 1, "extra_body": {"google": {"thinking_config": {}}}})
 
 
 def test_a_search_that_is_asked_for_by_an_option_is_a_tool_as_well() -> None:
@@ -112,15 +137,49 @@ def test_more_tools_than_policy_can_be_shown_are_refused() -> None:
         ({"input": [{"type": "item_reference", "id": "msg_1"}]}, ["item_reference"]),
         ({"input": [{"id": "msg_1"}]}, ["item_reference"]),
         ({"input": [{"role": "user", "content": "a", "id": "msg_1"}]}, []),
+        ({"input": [{"type": "image_generation_call", "id": "ig_1"}]}, ["item_reference"]),
+        ({"input": [{"role": "user", "content": [{"type": "input_file", "file_id": "file-1"}]}]}, ["file_id"]),
+        ({"messages": [{"role": "user", "content": [{"type": "file", "file": {"file_id": "file-1"}}]}]}, ["file_id"]),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "document", "source": {"file_id": "file_1"}}]}]},
+            ["file_id"],
+        ),
+        (
+            {"input": [{"type": "function_call_output", "output": [{"type": "input_image", "file_id": "f"}]}]},
+            ["file_id"],
+        ),
+        ({"messages": [{"role": "assistant", "audio": {"id": "audio_1"}}]}, ["audio"]),
+        ({"tools": [{"type": "file_search", "vector_store_ids": ["vs_1"]}]}, ["vector_store_ids"]),
+        ({"tools": [{"type": "code_interpreter", "container": "cntr_1"}]}, ["container_id"]),
+        ({"tools": [{"type": "code_interpreter", "container": {"type": "auto", "file_ids": ["f"]}}]}, ["file_ids"]),
+        ({"tools": [{"type": "code_interpreter", "container": {"type": "auto"}}]}, []),
+        ({"tools": [{"name": "open", "parameters": {"properties": {"file_id": {"type": "string"}}}}]}, []),
+        ({"messages": [{"role": "assistant", "content": [{"type": "tool_use", "input": {"file_id": "f"}}]}]}, []),
     ],
 )
 def test_policy_is_told_what_a_provider_adds_that_nobody_can_see(body: dict[str, Any], names: list[str]) -> None:
     assert facts_of("responses", body)["unseen"] == names
 
 
-def test_a_picture_in_the_result_of_a_tool_is_one() -> None:
-    result = {"type": "tool_result", "tool_use_id": "c", "content": [{"type": "image", "source": {}}]}
-    assert facts_of("messages", {"messages": [{"role": "user", "content": [result]}]})["images"] is True
+PICTURE: dict[str, Any] = {"type": "image", "source": {}}
+SHOWN: dict[str, Any] = {"type": "input_image", "image_url": "https://x.example"}
+
+
+@pytest.mark.parametrize(
+    ("api", "said"),
+    [
+        ("messages", {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "c", "content": [PICTURE]}]}),
+        ("messages", {"role": "user", "content": [
+            {"type": "document", "source": {"type": "content", "content": [PICTURE]}}]}),
+        ("responses", {"type": "function_call_output", "call_id": "c", "content": None, "output": [SHOWN]}),
+        ("responses", {"type": "computer_call_output", "call_id": "c", "output": {
+            "type": "computer_screenshot", "image_url": "https://x.example"}}),
+        ("chat.completions", {"role": "user", "content": [{"image_url": {"url": "https://x.example"}}]}),
+    ],
+    ids=["in a result", "in a document", "beside a null", "of a screen", "without a type"],
+)  # fmt: skip
+def test_no_picture_is_hidden_from_policy(api: Any, said: dict[str, Any]) -> None:
+    assert facts_of(api, {"input" if api == "responses" else "messages": [said]})["images"] is True
 
 
 def test_facts_of_what_is_no_request_are_no_failure() -> None:
@@ -168,6 +227,14 @@ def test_a_limit_that_is_no_whole_number_does_not_stay_beside_policy_s_own() -> 
     assert capped("messages", {"max_tokens": "900"}, 7) == {"max_tokens": 7}
 
 
+def test_the_limit_that_llama_cpp_prefers_is_one() -> None:
+    body = {"max_tokens": 5, "n_predict": 9_000}
+    assert estimate("chat.completions", body).output_tokens == 9_000
+    assert capped("chat.completions", body, 7) == {"max_tokens": 5, "n_predict": 7}
+    with pytest.raises(InvalidCall, match="n_predict is not a whole number"):
+        check_limits("chat.completions", {"n_predict": -1})
+
+
 def test_a_limit_is_only_ever_lowered() -> None:
     assert capped("chat.completions", {"max_tokens": 10}, 50)["max_tokens"] == 10
     assert capped("chat.completions", {"max_completion_tokens": 99, "max_tokens": 70}, 50) == {
@@ -213,7 +280,8 @@ def test_a_provider_s_codes_are_repeated_only_where_they_can_be_nothing_else() -
     ("headers", "seconds"),
     [({}, 1), ({"retry-after": "12"}, 12), ({"retry-after": "0.2"}, 1), ({"retry-after-ms": "1500"}, 2),
      ({"retry-after": "soon"}, 1), ({"retry-after": "9" * 400}, 1), ({"retry-after": "99999999"}, 86_400),
-     ({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}, 1), ({"retry-after": "²"}, 1)],
+     ({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}, 1), ({"retry-after": "²"}, 1),
+     ({"retry-after": f"Mon, 01 Jan {'9' * 20} 00:00:00 GMT"}, 1)],
 )  # fmt: skip
 def test_the_wish_to_wait_is_read_in_all_its_forms(headers: dict[str, str], seconds: int) -> None:
     assert retry_after(headers) == seconds
@@ -253,6 +321,35 @@ def test_what_has_no_place_in_another_api_is_named_and_not_dropped(api: Talk, bo
     for target in TALKS:
         with pytest.raises(InvalidCall, match=where):
             request_for(target, api, {"model": "m", "max_tokens": 5, **body}, model="m", stream=False, strict=True)
+
+
+@pytest.mark.parametrize(
+    ("api", "body"),
+    [
+        ("chat.completions", {"messages": [{
+            "role": "assistant", "content": '{"a":1}', "parsed": {"a": 1}, "tool_calls": [
+                {"id": "c", "type": "function", "function": {
+                    "name": "n", "arguments": '{"a":1}', "parsed_arguments": {"a": 1}}}]}]}),
+        ("responses", {"input": [
+            {"role": "assistant", "content": [{"type": "output_text", "text": '{"a":1}', "parsed": {"a": 1}}]},
+            {"type": "function_call", "call_id": "c", "name": "n", "arguments": '{"a":1}',
+             "parsed_arguments": {"a": 1}}]}),
+    ],
+)  # fmt: skip
+def test_what_a_client_parsed_of_an_answer_goes_back_as_the_model_wrote_it(api: Talk, body: dict[str, Any]) -> None:
+    asked: Any = request_for("messages", api, {"model": "m", **body}, model="m", stream=False)
+    text, call = asked["messages"][0]["content"]
+    assert (text["text"], call["input"]) == ('{"a":1}', {"a": 1})
+
+
+@pytest.mark.parametrize(("arguments", "left"), [('{"city":"Ro', {}), ('{"city":"Rome"}', {"city": "Rome"})])
+def test_a_tool_call_that_the_limit_cut_off_is_an_answer_that_says_so(arguments: str, left: object) -> None:
+    call = {"id": "c", "type": "function", "function": {"name": "n", "arguments": arguments}}
+    message = {"role": "assistant", "content": "Let me", "tool_calls": [call]}
+    whole: Any = {"choices": [{"message": message, "finish_reason": "length"}]}
+    answer: Any = answer_for("chat.completions", "messages", whole, {})
+    assert answer["stop_reason"] == "max_tokens"
+    assert answer["content"][-1] == {"type": "tool_use", "id": "c", "name": "n", "input": left}
 
 
 def test_an_answer_of_openai_goes_back_into_the_conversation_with_another_provider() -> None:

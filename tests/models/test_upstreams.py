@@ -11,6 +11,7 @@ import openai
 import pytest
 
 from adapters.models.anthropic import anthropic_upstream
+from adapters.models.openai import LACKING_S, openai_upstream
 from adapters.models.terms import Terms
 from gateway.errors import (
     InterlockError,
@@ -262,3 +263,22 @@ async def test_embeddings_go_through_and_are_counted() -> None:
     assert asked.result.usage == Usage(tokens=4)
     refused = await ask(anthropic_upstream(Terms("a")), "embeddings", body)
     assert isinstance(refused.error, InvalidCall)
+
+
+async def test_a_server_that_once_had_no_responses_is_asked_for_them_again_after_some_minutes() -> None:
+    now = [1_000.0]
+    async with provider(mode="no responses") as (state, url), anyio.create_task_group() as tasks:
+        upstream = openai_upstream(Terms("p", url), lambda: now[0])
+        tasks.start_soon(upstream.run)
+        first = await ask(upstream, "responses", BODIES["responses"])
+        state.mode = "ok"
+        now[0] += LACKING_S - 1
+        soon = await ask(upstream, "responses", BODIES["responses"])
+        now[0] += 1
+        later = await ask(upstream, "responses", BODIES["responses"])
+        tasks.cancel_scope.cancel()
+
+    assert [each.error for each in (first, soon, later)] == [None, None, None]
+    assert [seen.path.removeprefix("/v1") for seen in state.seen] == [
+        "/responses", "/chat/completions", "/chat/completions", "/responses",
+    ]  # fmt: skip

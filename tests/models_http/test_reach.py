@@ -40,6 +40,11 @@ ASKED: dict[str, dict[str, Any]] = {
         (CHAT, {"models": ["openai/secret"]}, "models: the provider would choose"),
         (CHAT, {"fallbacks": [{"model": "x"}]}, "fallbacks: the provider would choose"),
         (CHAT, {"inference_geo": "us"}, "inference_geo"),
+        (CHAT, {"Model": "secret"}, "Model: servers may take it for another member"),
+        (CHAT, {"MAX_TOKEN\u017f": 900_000}, "servers may take it for another member"),
+        (RESPONSES, {"maxOutputTokens": 900_000}, "maxOutputTokens: servers may take it"),
+        (CHAT, {"extra_body": {"max_tokens": 900_000}}, "extra_body.max_tokens: servers may take it"),
+        (CHAT, {"Tools": [{"type": "function", "function": {"name": "weather"}}]}, "Tools: servers may take it"),
     ],
 )
 async def test_what_reaches_further_than_policy_sees_is_refused(

@@ -10,6 +10,7 @@ import json
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from ssl import SSLContext
 from typing import Any, Final, Literal, TypeAlias
 
 import anyio
@@ -396,18 +397,18 @@ def embeddings(body: Json) -> Json:
 
 
 @asynccontextmanager
-async def serving(answer: Any, *paths: str) -> AsyncIterator[str]:
+async def serving(answer: Any, *paths: str, tls: SSLContext | None = None, method: str = "POST") -> AsyncIterator[str]:
     """Serve these paths on loopback; the address up to and with `/v1`."""
     app = web.Application(client_max_size=64 * 1024 * 1024)
     for path in paths:
-        app.router.add_post(path, answer)
+        app.router.add_route(method, path, answer)
     runner = web.AppRunner(app, handle_signals=False, shutdown_timeout=0.1)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
+    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
     await site.start()
     try:
         host, port = runner.addresses[0][:2]
-        yield f"http://{host}:{port}/v1"
+        yield f"{'https' if tls else 'http'}://{host}:{port}/v1"
     finally:
         await runner.cleanup()
 
