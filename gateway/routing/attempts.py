@@ -152,19 +152,20 @@ class Attempts:
             took_ms = round((self._now_s() - started) * 1_000)
             run.tries.append(Tried(candidate.resource.id, outcome, took_ms, verdict.skipped))
             if last or not verdict.again or not verdict.at_once or verdict.retry_after_s > PATIENCE_S:
-                self._tell(candidate, verdict, outcome, run.cooldown_s)
+                self._tell(candidate, verdict, outcome, run.cooldown_s, started)
             else:  # it asks for a moment, which the call waits
-                self._tell(candidate, Verdict(), outcome, run.cooldown_s)
+                self._tell(candidate, Verdict(), outcome, run.cooldown_s, started)
 
-    def _tell(self, candidate: Candidate, verdict: Verdict, outcome: str, cooldown_s: float) -> None:
+    def _tell(self, candidate: Candidate, verdict: Verdict, outcome: str, cooldown_s: float, begun_s: float) -> None:
         """A refusal of policy says nothing of a provider, and a cancelled call neither."""
         for key, blamed in zip(candidate.keys, (verdict.of_provider, verdict.of_model), strict=True):
             if blamed:
-                self.cooldowns.failed(key, cooldown_s, at_once=verdict.at_once, least_s=verdict.retry_after_s)
+                least_s = verdict.retry_after_s
+                self.cooldowns.failed(key, cooldown_s, at_once=verdict.at_once, least_s=least_s, begun_s=begun_s)
             elif outcome == "ok":
                 self.cooldowns.succeeded(key)
             else:
-                self.cooldowns.left(key)
+                self.cooldowns.left(key, begun_s=begun_s)
 
     def _wait(self, verdict: Verdict, number: int) -> float:
         grown = min(BACKOFF_S * 2.0**number, MAX_BACKOFF_S)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from math import inf
 from typing import Final
 
 AFTER: Final = 3
@@ -17,6 +18,7 @@ MAX_KEYS: Final = 10_000
 class _State:
     failures: int = 0
     opened: int = 0
+    opened_s: float = 0.0
     until_s: float = 0.0
     probing: bool = False
 
@@ -46,23 +48,28 @@ class Cooldowns:
         """It works."""
         self._states.pop(key, None)
 
-    def left(self, key: str) -> None:
+    def left(self, key: str, *, begun_s: float = inf) -> None:
         """The call said nothing of it."""
-        if key in self._states:
+        if key in self._states and begun_s >= self._states[key].opened_s:
             self._states[key].probing = False
 
-    def failed(self, key: str, cooldown_s: float, *, at_once: bool = False, least_s: float = 0.0) -> None:
+    def failed(  # who failed, and how
+        self, key: str, cooldown_s: float, *, at_once: bool = False, least_s: float = 0.0, begun_s: float = inf
+    ) -> None:
         """It failed; a probe that fails cools down for twice as long as before, a call that was under way does not."""
         if len(self._states) >= MAX_KEYS and key not in self._states:
             self._states.pop(next(iter(self._states)))
         state = self._states.setdefault(key, _State())
-        if state.until_s > self._now_s():
+        under_way = begun_s < state.opened_s
+        if under_way or state.until_s > self._now_s():
             state.until_s = max(state.until_s, self._now_s() + least_s)
+            state.probing = state.probing and under_way
             return
         state.failures += 1
         if state.probing or at_once or state.failures >= self._after:
             length_s = max(cooldown_s * min(2**state.opened, MAX_TIMES), least_s)
-            state.until_s, state.opened = self._now_s() + length_s, state.opened + 1
+            state.opened, state.opened_s = state.opened + 1, self._now_s()
+            state.until_s = state.opened_s + length_s
         state.probing = False
 
     def cooling(self) -> dict[str, float]:

@@ -12,6 +12,8 @@ from itertools import groupby, pairwise
 from typing import Final
 
 QUALITY: Final = 0.95
+_ROUNDING: Final = 1e-9
+"""Marks like 0.7 are not exact, nor are their sums: what differs by less does not differ."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,7 @@ def scores(rows: Sequence[Scored]) -> Scores:
     points = curve(rows)
     weak, strong = points[0].quality, points[-1].quality
     gap = strong - weak
-    if gap <= 0:
+    if gap <= _ROUNDING:
         raise ValueError("the strong model is not better on these rows: there is nothing to route for")
     area = sum((b.share - a.share) * (a.quality + b.quality) / 2 for a, b in pairwise(points))
     return Scores(
@@ -73,10 +75,10 @@ def scores(rows: Sequence[Scored]) -> Scores:
 
 def share_for(points: Sequence[Point], quality: float) -> float:
     """The smallest share of strong calls that has this quality, on the line between two points where it falls there."""
-    if points[0].quality >= quality:
+    if points[0].quality >= quality - _ROUNDING:
         return 0.0
     for a, b in pairwise(points):
-        if b.quality >= quality - 1e-12:
+        if b.quality >= quality - _ROUNDING:
             part = (quality - a.quality) / (b.quality - a.quality)
             return a.share + min(max(part, 0.0), 1.0) * (b.share - a.share)
     return 1.0

@@ -48,7 +48,7 @@ def train(outcomes: Sequence[Outcome], learners: Sequence[Learner], *, embedder:
 
 def cross_predicted(outcomes: Sequence[Outcome], learner: Learner, folds: int = FOLDS) -> list[Scored]:
     """Each outcome with the gain that was predicted by one who had not seen it, nor its like: in the order given."""
-    places = [fold_of(outcome.key or repr(outcome.sample), folds) for outcome in outcomes]
+    places = _places([outcome.key or repr(outcome.sample) for outcome in outcomes], folds)
     found: list[Scored | None] = [None] * len(outcomes)
     for fold in range(folds):
         seen = [outcome for outcome, place in zip(outcomes, places, strict=True) if place != fold]
@@ -67,6 +67,14 @@ def cross_predicted(outcomes: Sequence[Outcome], learner: Learner, folds: int = 
 def fold_of(key: str, folds: int = FOLDS) -> int:
     """Where a prompt is checked: the same prompt is always in the same fold."""
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") % folds
+
+
+def _places(keys: Sequence[str], folds: int) -> Sequence[int]:
+    found = [fold_of(key, folds) for key in keys]
+    if len(set(found)) > 1:
+        return found
+    dealt = {key: number % folds for number, key in enumerate(sorted(set(keys)))}  # a few may all meet in one fold
+    return [dealt[key] for key in keys]
 
 
 def _check(outcomes: Sequence[Outcome], dimensions: int) -> None:

@@ -23,13 +23,16 @@ _DECISIVE: Final = frozenset(_DECISIVE_WORDS.split())
 """Words of which another one makes another question, which their vectors hardly show."""
 _FILLING: Final = {"a", "an", "the", "please"}
 _PARTICULAR: Final = re.compile(
-    r"\d[\w.,:/-]*|\b[A-Z][\w'-]*|\"[^\"]*\"|`[^`]*`|(?:(?<![^\W_])[^\W_]++)?+[_@#/\\][\w@#/\\.-]*|[-+*/=<>%^]"
+    r"\d[\w.,:/-]*|\b[A-Z][\w'-]*|\"[^\"]*\"|`[^`]*`|(?:(?<![^\W_])[^\W_]++)?+[_@#/\\][\w@#/\\.-]*"
+    r"|[-+*/=<>%^&|~$(){}\[\]]|[!?.:;](?!\s*$)"
 )
+_UNSEEN: Final = re.compile(r"[^\x00-\x7f]+|\n[^\S\n]*+|\w{50,}", re.ASCII)
+"""What embedders are blind to: a sign or script that they have no piece for, how lines are set, a word without end."""
 _WORD: Final = re.compile(r"[^\W\d_]+(?:n't)?")
 
 
 def alike(one: str, other: str) -> bool:
-    """Whether numbers, names, quotations, signs and negations of both are the same, and nothing changed its place."""
+    """Whether all that vectors hardly show is the same in both, as numbers, names and signs are, and in its place."""
     return _particulars(one) == _particulars(other) and _in_the_same_order(_words(one), _words(other))
 
 
@@ -37,12 +40,13 @@ def _words(text: str) -> list[str]:
     return [word.casefold() for word in _WORD.findall(text)]
 
 
-def _particulars(text: str) -> tuple[list[str], Counter[str]]:
+def _particulars(text: str) -> tuple[list[str], list[str], Counter[str]]:
     words = _words(text)
     denied = ["not" for word in words if word in _NEGATION or word.endswith("n't")]
-    start = text[:1].lower() + text[1:]  # the first word of a sentence is no name
-    named = [found.casefold().rstrip(".,:") for found in _PARTICULAR.findall(start)]
-    return named, Counter([*denied, *[word for word in words if word in _DECISIVE]])
+    start = text if text[1:2].isupper() else text[:1].lower() + text[1:]  # the first word of a sentence is no name
+    named = [found.casefold().rstrip(".,:") or found for found in _PARTICULAR.findall(start)]
+    unseen = [found.casefold() for found in _UNSEEN.findall(text.rstrip())]
+    return named, unseen, Counter([*denied, *[word for word in words if word in _DECISIVE]])
 
 
 def _in_the_same_order(one: list[str], other: list[str]) -> bool:

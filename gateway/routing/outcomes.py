@@ -9,16 +9,20 @@ import base64
 import binascii
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TypeAlias
+from math import isfinite
+from typing import Final, TypeAlias
 
 from gateway import codec
 from gateway.embedding import Embedder
+from gateway.routing.likeness import cosine
 from gateway.routing.ports import Outcome
-from gateway.routing.prompts import FEATURES_VERSION, Sample, condensed, features_of
+from gateway.routing.prompts import FEATURES, FEATURES_VERSION, Sample, condensed, features_of
 from gateway.routing.tables import Judged
 
 Pair: TypeAlias = tuple[str, str]
 """The weak and the strong one that were asked."""
+MOST: Final = 1e6
+"""What no measure of a prompt reaches: one such number would drown those of all other outcomes."""
 
 
 def key_of(prompt: str) -> str:
@@ -82,7 +86,15 @@ def _outcome(value: codec.JsonValue, embedder: str, models: Pair | None) -> Outc
             "features": list(features),
             "vector": str(vector),
         }:
-            numbers = tuple(float(each) for each in features if isinstance(each, int | float))
-            return Outcome(Sample(base64.b64decode(vector, validate=True), numbers), weak, strong, task, key)
+            return Outcome(_sample(base64.b64decode(vector, validate=True), features), weak, strong, task, key)
         case _:
             raise ValueError("members are missing")
+
+
+def _sample(vector: bytes, features: Sequence[object]) -> Sample:
+    numbers = tuple(float(each) for each in features if isinstance(each, int | float))
+    if len(numbers) != len(FEATURES) or not all(abs(each) < MOST for each in numbers):
+        raise ValueError("its measures are not those of a prompt")
+    if not isfinite(cosine(vector, vector)):
+        raise ValueError("its vector is not of numbers")
+    return Sample(vector, numbers)

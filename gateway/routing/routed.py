@@ -245,11 +245,21 @@ class RoutedModels:
 
     def _note(self, job: _Job, candidate: Candidate | None, more: Mapping[str, object] | None = None) -> None:
         expected = None
-        with suppress(InterlockError):
-            expected = job.route.expected(job.choice.quality)
+        if (quality := _measured(job.choice, candidate)) is not None:
+            with suppress(InterlockError):
+                expected = job.route.expected(quality)
         note = note_of(job.route.name, job.choice, job.run.tries, candidate, job.task, expected)
         job.told = {**note, **(more or {})}
         job.relay.note(NOTE, job.told)
+
+
+def _measured(choice: Choice, candidate: Candidate | None) -> float | None:
+    """At which quality the calibration tells of this call; `None` where another model answered than was measured."""
+    if candidate is not None and candidate.tier not in (choice.tier, "strong"):
+        return None
+    if choice.why == "asked":  # one model takes them all, whatever quality the route has
+        return 1.0 if choice.tier == "strong" else 0.0
+    return choice.quality
 
 
 def _given_again(result: Result) -> tuple[tuple[bytes, bytes], ...]:

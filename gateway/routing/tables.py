@@ -1,15 +1,17 @@
-"""Judged tables as others publish them: CSV with a prompt, and how a weak and a strong model answered it.
+"""Judged tables as others publish them: a prompt in each row, and how a weak and a strong model answered it.
 
-RouteLLM names the columns after the two models, and writes True and False, or marks from 1 to 10 (MT-Bench).
+They are CSV, or objects of JSON on a line each. RouteLLM names the columns after the two models, and writes True and
+False, or marks from 1 to 10 (MT-Bench).
 """
 
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, TextIO
 
 COLUMNS: Final = ("weak_correct", "strong_correct")
 PROMPT: Final = "prompt"
@@ -72,12 +74,9 @@ def _read(path: Path) -> tuple[Sequence[str], list[_Row]]:
     before = csv.field_size_limit(MAX_FIELD)
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            table = csv.DictReader(file, restval="", restkey="")
-            names = [name.strip() for name in table.fieldnames or ()]
-            if len(set(names)) != len(names):
-                raise ValueError(f"{path}: has two columns of one name; there are {_listed(names)}")
-            table.fieldnames = names
-            return names, list(_rows(table))
+            objects = file.read(1) == "{"
+            file.seek(0)
+            return _objects(path, file) if objects else _fields(path, file)
     except UnicodeDecodeError as exc:
         raise ValueError(f"{path}: is no text in UTF-8 ({exc.reason} at byte {exc.start})") from exc
     except csv.Error as exc:
@@ -86,34 +85,94 @@ def _read(path: Path) -> tuple[Sequence[str], list[_Row]]:
         csv.field_size_limit(before)
 
 
+def _fields(path: Path, file: TextIO) -> tuple[Sequence[str], list[_Row]]:
+    table = csv.DictReader(file, restval="", restkey="", strict=True)  # else a quotation without end takes the rest
+    names = [name.strip() for name in table.fieldnames or ()]
+    named = [name for name in names if name]
+    if len(set(named)) != len(named):
+        raise ValueError(f"{path}: has two columns of one name; there are {_listed(names)}")
+    table.fieldnames = names
+    return names, list(_rows(table))
+
+
 def _rows(table: csv.DictReader[str]) -> Iterator[_Row]:
-    for row in table:
-        if "" in row and isinstance(row[""], list):
-            raise csv.Error(f"line {table.line_num} has more fields than the first line")
-        yield table.line_num, row
+    begins = table.line_num + 1
+    try:
+        for row in table:
+            if "" in row and isinstance(row[""], list):
+                raise csv.Error("it has more fields than the first line")
+            yield table.line_num, row
+            begins = table.line_num + 1
+    except csv.Error as exc:
+        raise csv.Error(f"the row that begins in line {begins}: {exc}") from exc
+
+
+def _objects(path: Path, file: TextIO) -> tuple[Sequence[str], list[_Row]]:
+    found = [(number, _object(path, number, line)) for number, line in enumerate(file, start=1) if line.strip()]
+    names = list(dict.fromkeys(name for _, row in found for name in row))
+    return names, [(number, {name: row.get(name, "") for name in names}) for number, row in found]
+
+
+def _object(path: Path, number: int, line: str) -> Mapping[str, str]:
+    try:
+        match json.loads(line):
+            case dict(members):
+                row = {name.strip(): _text(value) for name, value in members.items()}
+            case _:
+                raise ValueError("it is something else")
+        row.get(PROMPT, "").encode()  # half of a surrogate pair is no text for anybody
+    except (ValueError, RecursionError) as exc:
+        raise ValueError(f"{path}:{number}: is no object of JSON: {exc}") from exc
+    return row
+
+
+def _text(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    return "" if value is None else json.dumps(value)
 
 
 def _judgements(path: Path, names: Sequence[str], rows: Sequence[_Row]) -> tuple[str, str]:
-    """The two columns that judge: named so, or else the only two that hold nothing but judgements."""
+    """The two columns that judge: named so, or else the only two that hold nothing but judgements.
+
+    Numbers of rows are none. Where too few are left, a column of which most is judgements counts, for its faulty row to
+    be named.
+    """
     given = [name for name in COLUMNS if name in names]
     if len(given) == 2:
         return COLUMNS
     if given:
         missing = next(name for name in COLUMNS if name not in names)
         raise ValueError(f"{path}: has {given[0]}, and no column {missing}")
-    found = [name for name in names if name not in (PROMPT, "", *TASKS) and _judges(row[name] for _, row in rows)]
+    texts = {name: [row[name] for _, row in rows] for name in names if name not in (PROMPT, "", *TASKS)}
+    found = [name for name in texts if _judges(texts[name])]
+    others = [name for name in found if not _counts(texts[name])]
+    found = others if len(others) == 2 else found
+    mostly = [name for name in texts if _judges(texts[name], 0.5)] if len(found) < 2 else []
+    if len(mostly) == 2:
+        return mostly[0], mostly[1]
     if len(found) != 2:
         said = f"{len(found)} columns hold judgements ({_listed(found)})" if found else "no column holds judgements"
         raise ValueError(f"{path}: {said}; call the two that count {' and '.join(COLUMNS)}")
     return found[0], found[1]
 
 
-def _judges(texts: Iterator[str]) -> bool:
-    said = {text for text in texts if not _is_missing(text)}
+def _judges(texts: Sequence[str], least: float = 1.0) -> bool:
+    said = [text for text in texts if not _is_missing(text)]
+    return bool(said) and sum(map(_is_mark, said)) >= least * len(said)
+
+
+def _counts(texts: Sequence[str]) -> bool:
+    """Whether they number the rows, beyond what two marks could be by chance."""
+    return len(texts) > 2 and any(list(texts) == [str(at + first) for at in range(len(texts))] for first in (0, 1))
+
+
+def _is_mark(text: str) -> bool:
     try:
-        return bool(said) and all(_mark(text) is not None for text in said)
+        _mark(text)
     except ValueError:
         return False
+    return True
 
 
 def _scale(path: Path, marks: Sequence[float]) -> float:

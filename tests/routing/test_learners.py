@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import struct
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -133,6 +135,15 @@ def test_too_few_outcomes_are_said_to_be_too_few(few: list[Outcome], words: str)
         train(few, all_learners(), embedder=EMBEDDER.name, dimensions=EMBEDDER.dimensions)
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_two_prompts_are_checked_by_each_other_in_whichever_fold_they_are(seed: int) -> None:
+    pair = outcomes(2, seed)
+
+    rows = cross_predicted([*pair, *pair], Memorising())
+
+    assert [(row.weak, row.strong) for row in rows] == [(outcome.weak, outcome.strong) for outcome in pair * 2]
+
+
 def test_outcomes_of_one_prompt_only_teach_nothing() -> None:
     one = replace(outcomes(1)[0], weak=0.0, strong=1.0)
 
@@ -203,6 +214,24 @@ def test_outcomes_of_another_embedder_are_left_out() -> None:
 def test_a_line_that_is_no_outcome_is_named(line: bytes) -> None:
     with pytest.raises(ValueError, match="line 2 is no outcome"):
         list(read_lines([as_line(outcomes(1)[0], "x"), line], "x"))
+
+
+_DAMAGED = {
+    "a measure is missing": {"features": [1.0]},
+    "a measure is too large": {"features": [1e300] * len(FEATURES)},
+    "a vector is of no numbers": {"vector": base64.b64encode(struct.pack("<4f", *[float("nan")] * 4)).decode()},
+    "a vector is cut": {"vector": "AAAA"},
+}
+
+
+@pytest.mark.parametrize("damage", _DAMAGED.values(), ids=_DAMAGED.keys())
+def test_one_outcome_that_would_spoil_all_that_is_learned_is_named(damage: dict[str, codec.JsonValue]) -> None:
+    good = as_line(outcomes(1)[0], EMBEDDER.name)
+    line = codec.loads(good)
+    assert isinstance(line, dict)
+
+    with pytest.raises(ValueError, match="line 2 is no outcome"):
+        list(read_lines([good, codec.dumps({**line, **damage})], EMBEDDER.name))
 
 
 @pytest.mark.anyio

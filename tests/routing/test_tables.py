@@ -26,6 +26,19 @@ READ = {
         "\ufeffprompt, weak_correct ,strong_correct\r\none,0,1\r\n",
         ("weak_correct", "strong_correct", 0, [Judged("one", 0, 1)]),
     ),
+    "objects of JSON": (
+        '{"prompt": "one\\ntwo", "big": true, "small": 0.0, "more": [1]}\n\n{"prompt": "b", "big": 1, "small": null}\n'
+        '{"small": "1", "prompt": "three", "big": 1, "id": 77}\n',
+        ("small", "big", 1, [Judged("one\ntwo", 0, 1), Judged("three", 1, 1)]),
+    ),
+    "few rows, which are numbered": (
+        "Unnamed: 0,prompt,small,big\n0,one,1,1\n1,two,0,1\n2,three,0,1\n",
+        ("small", "big", 0, [Judged("one", 1, 1), Judged("two", 0, 1), Judged("three", 0, 1)]),
+    ),
+    "two columns without a name": (
+        ",prompt,weak_correct,strong_correct,\n0,one,0,1,\n",
+        ("weak_correct", "strong_correct", 0, [Judged("one", 0, 1)]),
+    ),
     "rows that nobody judged": (
         "prompt,weak_correct,strong_correct\none,,1\ntwo,NaN,1\n,0,1\nshort\nfive,0,1\n",
         ("weak_correct", "strong_correct", 4, [Judged("five", 0, 1)]),
@@ -64,8 +77,20 @@ NONE = {
     "a word": ("prompt,weak_correct,strong_correct\nx,1,maybe\n", "csv:2: .*'maybe'.*is judged true or false"),
     "too much": ("prompt,weak_correct,strong_correct\nx,1,11\n", "csv:2: 11 is out of range"),
     "grades and marks": ("prompt,weak_correct,strong_correct\nx,0,2\n", "2 is out of range where others are below 1"),
+    "a word under the name of a model": (
+        "prompt,small,big\n" + "x,0,1\n" * 3 + "y,maybe,1\n",
+        "csv:5: .*'maybe'.*is judged true or false",
+    ),
+    "a mark under the name of a model": ("prompt,small,big\nx,1,9\ny,2,9\nz,3,11\n", "csv:4: 11 is out of range"),
+    "a quotation without end": (
+        'prompt,weak_correct,strong_correct\na,0,1\n"b,0,1\nc,0,1\n',
+        "the row that begins in line 3: unexpected end",
+    ),
+    "half an object": ('{"prompt": "x", "a": 0, "b": 1}\n{"prompt": "y", "a"', "csv:2: is no object of JSON"),
+    "another value of JSON": ('{"prompt": "x", "a": 0, "b": 1}\n[1]\n', "csv:2: is no object of JSON"),
+    "half a character": ('{"prompt": "\\ud800", "a": 0, "b": 1}\n', "csv:1: is no object of JSON"),
     "no rows": ("prompt,weak_correct,strong_correct\n", "no row with a prompt and both judgements"),
-    "too many fields": ("prompt,weak_correct,strong_correct\nx,1,0,1\n", "line 2 has more fields"),
+    "too many fields": ("prompt,weak_correct,strong_correct\nx,1,0,1\n", "begins in line 2: it has more fields"),
     "twice": ("prompt,a,a\nx,1,0\n", "two columns of one name"),
 }
 

@@ -183,6 +183,15 @@ UNLIKE = [
     ("what is 10 minus 4 in the end", "what is 4 minus 10 in the end"),
     ("send ten thousand euros to my savings account today", "send ten million euros to my savings account today"),
     ("should i increase my dose of this drug tonight", "should i decrease my dose of this drug tonight"),
+    ("how do i make a good stew of one whole 🐖 at home", "how do i make a good stew of one whole 🐄 at home"),
+    ("如何治疗猫的发烧？", "如何治疗狗的发烧？"),
+    ("is it true for ∀ of them in this case or not", "is it true for ∃ of them in this case or not"),
+    ("what does it print:\nfor i in x:\n    a()\n    b()", "what does it print:\nfor i in x:\n    a()\nb()"),
+    ("what does the pattern (ab)c match in a text", "what does the pattern [ab]c match in a text"),
+    ("what does the pattern a? match in a long text", "what does the pattern a. match in a long text"),
+    ("does it print if (!flag) is what i write there", "does it print if (flag) is what i write there"),
+    ("turn this word round for me: " + "ab" * 60, "turn this word round for me: " + "ba" * 60),
+    ("WHO is responsible for public health in a country", "Who is responsible for public health in a country"),
 ]
 
 
@@ -198,7 +207,7 @@ async def test_other_numbers_names_signs_and_negations_are_another_question(one:
     assert not alike(one, other)
 
 
-@pytest.mark.parametrize("text", ["a" * 600, "A" * 600, "a@" * 300, '"' * 600, "\n" * 600])
+@pytest.mark.parametrize("text", ["a" * 600, "A" * 600, "a@" * 300, '"' * 600, "\n" * 600, ". " * 300, "é" * 600])
 def test_no_text_takes_long_to_compare(text: str) -> None:
     before = time.thread_time()
 

@@ -312,6 +312,64 @@ async def test_many_calls_that_fail_at_once_cool_a_model_down_once() -> None:
     assert world.attempts.cooldowns.cooling() == {"model:large/one": 30.0}
 
 
+async def test_calls_that_were_under_way_when_a_model_cooled_down_prolong_nothing_when_they_fail_later() -> None:
+    world = World(cooldown_s=30)
+    waiting, go = anyio.Event(), anyio.Event()
+
+    async def fails_late(authorized: Authorized, relay: Relay) -> Result:
+        waiting.set()
+        await go.wait()
+        raise UpstreamUnavailable("down")
+
+    world.large.steps = [fails_late, *[UpstreamUnavailable("down")] * 3]
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(world.ask)
+            await waiting.wait()
+            for _ in range(3):
+                world.clock.now += 1
+                await world.ask()
+            assert world.attempts.cooldowns.cooling() == {"provider:large": 30.0}
+            world.clock.now += 31
+            go.set()
+
+    assert not world.attempts.cooldowns.cooling()
+    assert said(await world.ask()) == "large says"
+
+
+async def test_a_call_that_was_under_way_says_nothing_of_the_one_that_looks_whether_a_model_is_back() -> None:
+    world = World(cooldown_s=30)
+    old, looking, go, done = anyio.Event(), anyio.Event(), anyio.Event(), anyio.Event()
+
+    async def denied_late(authorized: Authorized, relay: Relay) -> Result:
+        old.set()
+        await go.wait()
+        raise PolicyDenied("stopped", reasons=(Reason("killed"),))
+
+    async def looks(authorized: Authorized, relay: Relay) -> Result:
+        looking.set()
+        await done.wait()
+        return Result(codec.dumps(answer_of("large is back")))
+
+    world.large.steps = [denied_late, QuotaExceeded("wait", retry_after_s=40), looks]
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(world.ask)
+            await old.wait()
+            world.clock.now += 1
+            await world.ask()
+            world.clock.now += 41
+            tasks.start_soon(world.ask)
+            await looking.wait()
+            go.set()
+            await anyio.wait_all_tasks_blocked()
+            elsewhere = said(await world.ask())
+            done.set()
+
+    assert elsewhere == "small says"
+    assert len(world.large.seen) == 3
+
+
 async def test_what_a_route_is_permitted_holds_for_every_model_of_it() -> None:
     world = World()
     narrowed = (Obligation("model", {"max_tokens": 7}), Obligation("redact", {"patterns": ["secret"]}))

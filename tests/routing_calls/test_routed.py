@@ -290,6 +290,30 @@ async def test_a_report_adds_up_what_records_say_and_nothing_else() -> None:
     assert any("not measured: calibrate the route" in line for line in in_words(report))
 
 
+@pytest.mark.parametrize(
+    ("model", "chosen", "down", "expected"),
+    [
+        ("auto", "weak", (), 0.9),
+        ("auto", "weak", ("small",), 0.9),
+        ("auto", "strong", ("large",), None),
+        ("auto", "weak", ("small", "large"), None),
+        ("auto:fast", "strong", (), 0.0),
+        ("auto:best", "weak", (), 1.0),
+    ],
+)
+async def test_the_quality_of_a_call_is_what_was_measured_of_the_models_that_answer_it(
+    model: str, chosen: str, down: tuple[str, ...], expected: float | None
+) -> None:
+    world = World(expected=lambda quality: quality)
+    world.router.tier = chosen
+    for name in down:
+        getattr(world, name).steps = [UpstreamTimeout("late")]
+
+    await world.ask(model)
+
+    assert world.note["expected_quality"] == expected
+
+
 # Kill switches
 
 

@@ -114,6 +114,7 @@ class World:
     cooldown_s: float = 30.0
     attempt_s: float = 20.0
     fallbacks: tuple[str, ...] = ("spare/one",)
+    expected: Callable[[float], float | None] = lambda _: None
 
     def __post_init__(self) -> None:
         attempts = Attempts(
@@ -137,7 +138,8 @@ class World:
         if name != "auto":
             return None
         pair, guard = ("small/one", "large/one"), self.guard.of(tenant)
-        return Route("auto", *pair, self.router, guard, 0.9, self.fallbacks, self.retries, self.cooldown_s)
+        again, cooldown_s = self.retries, self.cooldown_s
+        return Route("auto", *pair, self.router, guard, 0.9, self.fallbacks, again, cooldown_s, self.expected)
 
     def resolve(self, name: str) -> Resource:
         provider = name.partition("/")[0]
