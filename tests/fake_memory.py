@@ -120,7 +120,7 @@ class FakeMemory:
         self.versions.append(version)
         return version
 
-    def _check_key(self, tenant: str, record: str, draft: Draft) -> None:
+    def _check_key(self, tenant: str, record: str, draft: Draft | Version) -> None:
         place = (tenant, draft.namespace, draft.key, draft.scope, draft.owner)
         for one in self.versions:
             taken = (one.tenant, one.namespace, one.key, one.scope, one.owner) == place and one.record != record
@@ -151,8 +151,8 @@ class FakeMemory:
 
     def _existing(self, tenant: str, record: str, expect: str) -> tuple[list[Version], int]:
         mine = self._of(tenant, record)
-        current = [one for one in mine if one.superseded_at_ms is None]
-        if not current or current[-1].status is Status.ERASED:
+        current = said(mine)
+        if not current:
             raise UnknownResource("there is no such record")
         if expect and expect not in {one.id for one in current}:
             raise MemoryConflict("the record has changed since: read it again")
@@ -165,9 +165,10 @@ class FakeMemory:
         self, tenant: str, record: str, draft: Draft, embedded: Embedded | None = None, *, expect: str = ""
     ) -> Version:
         mine, now = self._existing(tenant, record, expect)
+        draft = replace(draft, key=draft.key or said(mine)[-1].key)
         self._check_key(tenant, record, draft)
         number, last = mine[-1].number + 1, mine[-1]
-        new = replace(self._drafted(tenant, record, number, draft, now, embedded), key=draft.key or last.key)
+        new = self._drafted(tenant, record, number, draft, now, embedded)
         start, end = new.valid_from_ms, 2**63 if new.valid_to_ms is None else new.valid_to_ms
         for old in [one for one in mine if one.superseded_at_ms is None]:
             old_end = 2**63 if old.valid_to_ms is None else old.valid_to_ms
@@ -194,8 +195,10 @@ class FakeMemory:
         if status is Status.ERASED:
             raise InvalidCall("status: erasing is an operation of its own")
         mine, _ = self._existing(tenant, record, expect)
-        said = [one for one in mine if one.superseded_at_ms is None]
-        return self._restate(mine, [replace(one, status=status, note=note) for one in said], by)
+        for one in said(mine):
+            if status in LIVE and one.status not in LIVE:
+                self._check_key(tenant, record, one)
+        return self._restate(mine, [replace(one, status=status, note=note) for one in said(mine)], by)
 
     def _restate(self, mine: Sequence[Version], said: Iterable[Version], by: Source) -> Version:
         now, number = self.now(1 + max(one.recorded_at_ms for one in mine)), mine[-1].number
@@ -228,22 +231,23 @@ class FakeMemory:
 
     def _undo(self, mine: Sequence[Version], bad: Callable[[Version], bool], by: Source) -> bool:
         for change in sorted({one.recorded_at_ms for one in mine}, reverse=True):
-            said = [one for one in mine if one.recorded_at_ms <= change < (one.superseded_at_ms or 2**63)]
-            if said and not any(map(bad, said)):
-                self._restate(mine, [replace(one, note="restored by a rollback") for one in said], by)
+            then = [one for one in mine if one.recorded_at_ms <= change < (one.superseded_at_ms or 2**63)]
+            if then and not any(map(bad, then)):
+                good = [one for one in then if one.status is not Status.ERASED]
+                if not good:
+                    break
+                self._restate(mine, [replace(one, note="restored by a rollback") for one in good], by)
                 return True
-        said = [one for one in mine if one.superseded_at_ms is None]
         note = "retracted by a rollback"
-        self._restate(mine, [replace(one, status=Status.RETRACTED, note=note) for one in said], by)
+        self._restate(mine, [replace(one, status=Status.RETRACTED, note=note) for one in said(mine)], by)
         return False
 
     def _quarantine(self, tenant: str, record: str, by: Source) -> bool:
         mine = self._of(tenant, record)
-        said = [one for one in mine if one.superseded_at_ms is None]
-        if not any(one.status is Status.ACTIVE for one in said):
+        if not any(one.status is Status.ACTIVE for one in said(mine)):
             return False
         note = "derived from what was rolled back"
-        self._restate(mine, [replace(one, status=Status.QUARANTINED, note=note) for one in said], by)
+        self._restate(mine, [replace(one, status=Status.QUARANTINED, note=note) for one in said(mine)], by)
         return True
 
     def _derived(self, tenant: str, records: Iterable[str]) -> list[str]:
@@ -346,6 +350,11 @@ class FakeIndex:
 
     async def aclose(self) -> None:
         """Nothing is open."""
+
+
+def said(mine: Sequence[Version]) -> list[Version]:
+    """What a record says now; what is erased says nothing."""
+    return [one for one in mine if one.superseded_at_ms is None and one.status is not Status.ERASED]
 
 
 def floats(vector: bytes) -> tuple[float, ...]:

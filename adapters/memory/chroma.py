@@ -6,7 +6,7 @@ import hashlib
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, cast
 
 import anyio
@@ -17,6 +17,7 @@ from anyio import to_thread
 from chromadb.api.types import PyEmbeddings
 
 from adapters.memory.chroma_places import BROKEN, ChromaPlace
+from adapters.memory.exact import ExactIndex
 from gateway.memory.ports import Changes, MemoryUnavailable, VectorFeed, VectorIndex
 from gateway.memory.records import Hit, View
 
@@ -65,6 +66,7 @@ class ChromaIndex:
     def __init__(self, feed: VectorFeed, place: ChromaPlace, *, model: str, dimensions: int, identity: str) -> None:
         self._feed, self._place, self._identity = feed, place, identity
         self._model, self._dimensions = model, dimensions
+        self._exact = ExactIndex(feed, model=model, dimensions=dimensions)
         self._shards: dict[tuple[str, str], _Shard] = {}
         self._tidied, self._rested_at = False, 0.0
         self._turn = anyio.Lock()
@@ -126,14 +128,23 @@ class ChromaIndex:
     async def _find(self, shard: _Shard, view: View, namespace: str, vector: bytes, limit: int) -> Sequence[Hit]:
         await self._catch_up(shard, view.tenant, namespace)
         wanted, hits = max(_FEWEST, _MORE * limit), list[Hit]()
+        near, asked = dict[int, float](), 0
         while shard.count:
-            near = await to_thread.run_sync(self._query, shard, vector, min(wanted, shard.count))
+            asked = min(wanted, shard.count)
+            near = await to_thread.run_sync(self._query, shard, vector, asked)
             rows = await self._feed.eligible(view, namespace, list(near))
             hits = [Hit(rows[text], score) for text, score in near.items() if text in rows]
             if len(hits) >= limit or wanted >= shard.count:
                 break
             wanted *= _MORE
+        if len(hits) < limit and len(near) < asked:
+            return await self._exactly(view, namespace, vector, limit)
         return hits[:limit]
+
+    async def _exactly(self, view: View, namespace: str, vector: bytes, limit: int) -> Sequence[Hit]:
+        """Where HNSW's graph does not lead to all there is: hundreds of the same vector lead to each other only."""
+        inside = frozenset(one for one in view.classes if one.namespace == namespace)
+        return await self._exact.nearest(replace(view, classes=inside), vector, limit)
 
     async def _catch_up(self, shard: _Shard, tenant: str, namespace: str) -> None:
         if shard.collection is None:
@@ -198,6 +209,7 @@ class ChromaIndex:
     async def purge(self, tenant: str) -> None:
         """Make the collections again that have something that was erased."""
         await self._purge([shard for shard in await self._feed.shards() if shard[0] == tenant])
+        await self._exact.purge(tenant)
 
     async def tidy(self) -> None:
         """Drop the collections of namespaces that are no more, and of other embedders, and purge the others."""
@@ -230,6 +242,7 @@ class ChromaIndex:
 
     async def aclose(self) -> None:
         """Close the collections; they are kept."""
+        await self._exact.aclose()
         await to_thread.run_sync(self._place.close)
 
 

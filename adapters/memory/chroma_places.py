@@ -18,6 +18,7 @@ from chromadb.config import Settings
 from chromadb.errors import ChromaError, NotFoundError
 
 from adapters.memory.chroma_files import blank_unused
+from adapters.memory.chroma_graph import check_graphs
 from gateway.errors import ConfigError
 
 _LOCK_NAME: Final = "owner.lock"
@@ -71,12 +72,20 @@ class LocalChroma:
             raise ConfigError([("index", f"{root}: another process has it: stop that one")]) from exc
 
     def collection(self, name: str) -> chromadb.Collection:
+        client = self._client(name)
+        if any(path.is_dir() for path in (self._root / name).iterdir()) and not _has(client, name):
+            self.drop(name)  # vectors whose list is lost, as by a crash amid a drop: Chroma would never delete them
+            client = self._client(name)
+        return _collection(client, name)
+
+    def _client(self, name: str) -> Client:
         client = self._clients.get(name)
         if client is None:
             place = self._root / name
             place.mkdir(mode=0o700, exist_ok=True)
+            check_graphs(place)
             client = self._clients[name] = _opened(place)
-        return _collection(client, name)
+        return client
 
     def clean(self, name: str) -> None:
         blank_unused(self._root / name)
@@ -173,6 +182,10 @@ def _client(made: object) -> Client:
     if not isinstance(made, Client):  # its type says less than it is: only this one can be closed
         raise TypeError("chromadb gives a client of an unknown type: use chromadb 1.5")
     return made
+
+
+def _has(client: Client, name: str) -> bool:
+    return name in {collection.name for collection in client.list_collections()}
 
 
 def _collection(client: Client, name: str) -> chromadb.Collection:

@@ -68,7 +68,8 @@ class Shard:
         if slot is None:
             slot = self._slots[text] = self._free.pop() if self._free else self._new_slot()
             for place in self._waiting.pop(text, ()):
-                self._states[_SLOT, place] = slot
+                if self._states[_TEXT, place] == text:  # it may have been erased meanwhile
+                    self._states[_SLOT, place] = slot
         length = float(np.linalg.norm(values))
         self._blocks[slot // _BLOCK][slot % _BLOCK] = values / length if length else values
 

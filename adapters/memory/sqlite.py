@@ -91,13 +91,13 @@ class SqliteMemory:
         return await self._readers.run(lambda c: reads.fetch(c, view, rows, self._clock()))
 
     async def everything(self, view: View) -> AsyncIterator[Version]:
-        after = 0
-        while part := await self._part(view, after):
+        after, at = 0, await self._readers.run(reads.state)  # not one long question: erasure would wait for its end
+        while part := await self._part(view, after, at):
             for after, version in part:  # noqa: B007  # the last one is where the next part starts
                 yield version
 
-    async def _part(self, view: View, after: int) -> list[tuple[int, Version]]:
-        return await self._readers.run(lambda c: reads.some(c, view, after, _PART))
+    async def _part(self, view: View, after: int, at: tuple[int, int]) -> list[tuple[int, Version]]:
+        return await self._readers.run(lambda c: reads.some(c, view, after, _PART, at))
 
     async def holds(self, tenant: str) -> Sequence[Hold]:
         return await self._readers.run(lambda c: reads.holds(c, tenant))

@@ -30,6 +30,11 @@ _WIPE: Final = (
     " trace_id = '', span_id = '', args_hash = '', author_agent = '', on_behalf_of = '', model = '', session = '',"
     " class_id = :class_id, text_id = :text_id, position = :position WHERE id = :id"
 )
+_HELD: Final = (
+    "SELECT target FROM holds WHERE tenant_id = ?1 UNION SELECT v.record FROM holds h"
+    " JOIN shards s ON s.tenant_id = h.tenant_id AND s.namespace || '/' = h.target JOIN versions v ON v.shard_id = s.id"
+    " WHERE h.tenant_id = ?1"
+)
 _UNUSED: Final = (
     "DELETE FROM classes WHERE tenant_id = ? AND NOT EXISTS (SELECT 1 FROM versions v WHERE v.class_id = classes.id)"
 )
@@ -137,11 +142,17 @@ def _blank_class(connection: sqlite3.Connection, tenant_id: int, one: Kept) -> i
 
 
 def _forget_name(connection: sqlite3.Connection, tenant_id: int, subject: str) -> None:
-    """Whoever was acted for is nobody, in what others remember."""
+    """Whoever was acted for is nobody, in what others remember and no legal hold keeps as it is."""
     for column in ("on_behalf_of", "author_agent"):
-        update = f"UPDATE versions SET {column} = 'erased' WHERE tenant_id = ? AND {column} = ?"  # noqa: S608  # ours
+        update = (
+            f"UPDATE versions SET {column} = 'erased' WHERE tenant_id = ?1 AND {column} = ?2"  # noqa: S608  # ours
+            f" AND record NOT IN ({_HELD})"
+        )
         connection.execute(update, (tenant_id, subject))
-    select = "SELECT id, changed_by FROM versions WHERE tenant_id = ? AND instr(changed_by, ?)"
+    select = (
+        "SELECT id, changed_by FROM versions WHERE tenant_id = ?1 AND instr(changed_by, ?2)"  # noqa: S608  # ours
+        f" AND record NOT IN ({_HELD})"
+    )
     for row, changed_by in connection.execute(select, (tenant_id, json(subject))).fetchall():
         values = {name: "erased" if value == subject else value for name, value in orjson.loads(changed_by).items()}
         connection.execute("UPDATE versions SET changed_by = ? WHERE id = ?", (json(values), row))

@@ -12,10 +12,10 @@ from gateway.memory.ports import Changes, State
 from gateway.memory.records import Status, View
 
 _SHARD: Final = "SELECT s.id FROM shards s JOIN tenants n ON n.id = s.tenant_id WHERE n.name = ? AND s.namespace = ?"
-_STATES: Final = (
-    "SELECT v.position, v.id, v.text_id, v.class_id, v.valid_from, v.valid_to, v.recorded_at, v.superseded_at,"
-    " v.status, t.id IS NULL FROM versions v LEFT JOIN texts t ON t.id = v.text_id"
-    " WHERE v.shard_id = ? AND v.position > ? AND v.text_id IS NOT NULL ORDER BY v.position LIMIT ?"
+_STATES: Final = (  # 0 is no text: an erased version need not be the only one that had it
+    "SELECT v.position, v.id, coalesce(v.text_id, 0), v.class_id, v.valid_from, v.valid_to, v.recorded_at,"
+    " v.superseded_at, v.status, t.id IS NULL FROM versions v LEFT JOIN texts t ON t.id = v.text_id"
+    " WHERE v.shard_id = ? AND v.position > ? ORDER BY v.position LIMIT ?"
 )
 _VECTORS: Final = (
     "SELECT position, text_id, vector FROM vectors WHERE shard_id = ? AND position > ? AND model = ?"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 from adapters.memory.sqlite_file import ENDLESS
@@ -15,7 +16,8 @@ _CLASSES: Final = (
     "SELECT c.id, c.scope, c.owner, c.kind, c.labels, c.residency, s.namespace FROM classes c"
     " JOIN shards s ON s.id = c.shard_id WHERE c.tenant_id = ?"
 )
-_REACHED: Final = " AND (c.scope, c.owner) IN (SELECT value ->> 0, value ->> 1 FROM json_each(?))"
+_REACHED: Final = " AND (c.scope, c.owner) IN (VALUES {})"
+"""Not as JSON: SQLite ends a string of it at U+0000, and would take one owner for another."""
 _USED: Final = (
     " AND EXISTS (SELECT 1 FROM versions v WHERE v.class_id = c.id AND v.status IN (SELECT value FROM json_each(?)))"
 )
@@ -72,9 +74,13 @@ def _classes(
     number = tenant_number(connection, tenant)
     if number is None:
         return []
-    statement = _CLASSES + ("" if reach.whole else _REACHED) + condition
-    owners = [] if reach.whole else [json([list(pair) for pair in reach.owners])]
-    return connection.execute(statement, [number, *owners, *values]).fetchall()
+    if reach.whole:
+        return connection.execute(_CLASSES + condition, [number, *values]).fetchall()
+    if not reach.owners:
+        return []
+    reached = _REACHED.format(", ".join(["(?, ?)"] * len(reach.owners)))
+    owners = [part for pair in reach.owners for part in pair]
+    return connection.execute(_CLASSES + reached + condition, [number, *owners, *values]).fetchall()
 
 
 def get(connection: sqlite3.Connection, view: View, name: str, now_ms: int) -> Version | None:
@@ -132,11 +138,27 @@ def page(connection: sqlite3.Connection, view: View, namespace: str, after: str,
     return Page(tuple(map(version_of, rows[:limit])), last)
 
 
-def some(connection: sqlite3.Connection, view: View, after: int, limit: int) -> list[tuple[int, Version]]:
-    """A part of `MemoryReader.everything`, with the rows."""
-    where = f" WHERE v.id > ? AND{SHOWN} ORDER BY v.id LIMIT ?"
-    values = [after, *Limits(connection, view, 0).shown, limit]
-    return [(row["id"], version_of(row)) for row in connection.execute(SELECT + where, values)]
+def state(connection: sqlite3.Connection) -> tuple[int, int]:
+    """What there is now, for `some`: the last row, and the position of the last change."""
+    (row,) = connection.execute("SELECT coalesce(max(id), 0) FROM versions").fetchone()
+    (position,) = connection.execute("SELECT value FROM meta WHERE name = 'position'").fetchone()
+    return row, position
+
+
+def some(
+    connection: sqlite3.Connection, view: View, after: int, limit: int, at: tuple[int, int]
+) -> list[tuple[int, Version]]:
+    """A part of `MemoryReader.everything`, with the rows: as it was at that state, but for what is erased since."""
+    where = f" WHERE v.id > ? AND v.id <= ? AND{SHOWN} ORDER BY v.id LIMIT ?"
+    values = [after, at[0], *Limits(connection, view, 0).shown, limit]
+    return [(row["id"], _then(row, at[1])) for row in connection.execute(SELECT + where, values)]
+
+
+def _then(row: sqlite3.Row, position: int) -> Version:
+    """A version as it was at a position: all that changes one later is its end."""
+    version = version_of(row)
+    ended_since = row["position"] > position and version.status is not Status.ERASED
+    return replace(version, superseded_at_ms=None) if ended_since else version
 
 
 def fetch(connection: sqlite3.Connection, view: View, rows: Sequence[int], now_ms: int) -> Mapping[int, Version]:

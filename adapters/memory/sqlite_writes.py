@@ -80,6 +80,11 @@ def _is_current(kept: Kept) -> bool:
     return kept.version.superseded_at_ms is None
 
 
+def _is_said(kept: Kept) -> bool:
+    """Whether a record says it now: a gravestone (a part may be swept before the others) says nothing."""
+    return _is_current(kept) and kept.version.status is not Status.ERASED
+
+
 def add(
     connection: sqlite3.Connection, tenant: str, record: str, draft: Draft, embedded: Embedded | None, now_ms: int
 ) -> Version:
@@ -103,9 +108,10 @@ def supersede(  # what is said, of what, by when
     """`MemoryWriter.supersede`."""
     kept = _existing(connection, tenant, record, expect)
     last, tenant_id = kept[-1].version, tenant_for(connection, tenant)
+    draft = replace(draft, key=draft.key or next(one.version.key for one in reversed(kept) if _is_said(one)))
     _check_key(connection, tenant_id, record, draft)
     now, number = _next_moment(connection, kept, now_ms), last.number + 1
-    version = replace(_drafted(tenant, record, number, draft, now), key=draft.key or last.key)
+    version = _drafted(tenant, record, number, draft, now)
     replaced = [old.version.id for old in kept if _is_current(old) and _overlap(old.version, version)]
     version = replace(version, supersedes=replaced[-1] if replaced else last.id)
     text_id = _put_content(connection, tenant_id, draft, embedded)
@@ -155,9 +161,9 @@ def _drafted(tenant: str, record: str, number: int, draft: Draft, now: int) -> V
     )
 
 
-def _check_key(connection: sqlite3.Connection, tenant_id: int, record: str, draft: Draft) -> None:
-    values = (tenant_id, draft.namespace, draft.key, draft.scope, draft.owner, record, ENDLESS, *_LIVE)
-    if draft.key and connection.execute(_TAKEN, values).fetchone() is not None:
+def _check_key(connection: sqlite3.Connection, tenant_id: int, record: str, one: Draft | Version) -> None:
+    values = (tenant_id, one.namespace, one.key, one.scope, one.owner, record, ENDLESS, *_LIVE)
+    if one.key and connection.execute(_TAKEN, values).fetchone() is not None:
         raise MemoryConflict("there is a record of that key: revise it, or take another key")
 
 
@@ -178,8 +184,8 @@ def kept_versions(connection: sqlite3.Connection, tenant_id: int | None, record:
 
 def _existing(connection: sqlite3.Connection, tenant: str, record: str, expect: str) -> list[Kept]:
     kept = kept_versions(connection, tenant_number(connection, tenant), record)
-    current = [one.version for one in kept if one.version.superseded_at_ms is None]
-    if not current or current[-1].status is Status.ERASED:
+    current = [one.version for one in kept if _is_said(one)]
+    if not current:
         raise UnknownResource("there is no such record")
     if expect and expect not in {version.id for version in current}:
         raise MemoryConflict("the record has changed since: read it again")
@@ -219,6 +225,9 @@ def set_status(  # which, to what, by whom and why
     if status is Status.ERASED:
         raise InvalidCall("status: erasing is an operation of its own")
     kept = _existing(connection, tenant, record, expect)
+    if status in _LIVE:  # what was retracted gave its key away
+        for one in [one.version for one in kept if _is_said(one) and one.version.status not in _LIVE]:
+            _check_key(connection, tenant_for(connection, tenant), record, one)
     return _all_to(connection, kept, status, by, note, now_ms)[-1]
 
 
@@ -226,7 +235,7 @@ def _all_to(
     connection: sqlite3.Connection, kept: Sequence[Kept], status: Status, by: Source, note: str, now_ms: int
 ) -> list[Version]:
     """Everything that a record says now gets a status."""
-    said = sorted(filter(_is_current, kept), key=_start)
+    said = sorted(filter(_is_said, kept), key=_start)
     restated = [(one.text_id, replace(one.version, status=status, note=note)) for one in said]
     return _restate(connection, kept, restated, by, now_ms)
 
@@ -291,11 +300,12 @@ def _undo(  # of what, what is undone, by whom
     connection: sqlite3.Connection, kept: Sequence[Kept], match: SourceMatch, since_ms: int, by: Source, now_ms: int
 ) -> bool:
     """Have a record say what it last said without those writes; whether there was anything."""
-    for good in _states(kept):
-        if not any(_is_bad(one.version, match, since_ms) for one in good):
-            note = "restored by a rollback"
-            _restate(connection, kept, [(one.text_id, replace(one.version, note=note)) for one in good], by, now_ms)
-            return True
+    states = (said for said in _states(kept) if not any(_is_bad(one.version, match, since_ms) for one in said))
+    good = sorted((one for one in next(states, []) if one.version.status is not Status.ERASED), key=_start)
+    if good:
+        note = "restored by a rollback"
+        _restate(connection, kept, [(one.text_id, replace(one.version, note=note)) for one in good], by, now_ms)
+        return True
     _all_to(connection, kept, Status.RETRACTED, by, "retracted by a rollback", now_ms)
     return False
 

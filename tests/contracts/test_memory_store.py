@@ -80,6 +80,21 @@ async def test_key_that_is_in_use_is_a_conflict_until_its_record_is_retracted(st
     assert [version.id for version in found] == [other.id, again.id]
 
 
+async def test_key_that_a_record_gave_away_is_not_taken_back_from_another(store: MemoryStore) -> None:
+    retracted = await store.add("acme", draft("one", key="k"))
+    await store.set_status("acme", retracted.record, Status.RETRACTED, REVIEWER)
+    moves = await store.add("acme", draft("elsewhere", key="k", namespace="else"))
+    holder = await store.add("acme", draft("two", key="k"))
+
+    with pytest.raises(MemoryConflict):
+        await store.set_status("acme", retracted.record, Status.ACTIVE, REVIEWER)
+    for record in (retracted.record, moves.record):
+        with pytest.raises(MemoryConflict):
+            await store.supersede("acme", record, draft("it keeps the key that it has"))
+
+    assert list(await store.by_key(await view_of(store), "facts", "k")) == [holder]
+
+
 async def test_superseded_text_is_still_what_was_so_before(store: MemoryStore, clock: Clock) -> None:
     first = await store.add("acme", draft("lives in Lyon"))
     clock.ms += 1_000
@@ -182,6 +197,14 @@ async def test_search_by_words_sees_only_what_the_view_shows(store: MemoryStore)
     assert [version.id for version in found.values()] == [open_one.id]
     assert len(await store.lexical(view, "blue", 10)) == 2
     assert not await store.lexical(replace(view, classes=frozenset()), "blue", 10)
+
+
+async def test_owner_is_told_from_one_whose_name_goes_on_after_a_nul(store: MemoryStore) -> None:
+    await store.add("acme", draft("of a", scope=Scope.AGENT, owner="a"))
+    await store.add("acme", draft("of the other", scope=Scope.AGENT, owner="a\x00b"))
+
+    assert await texts(store, reach=Reach.of(agent="a\x00b")) == ["of the other"]
+    assert await texts(store, reach=Reach.of(agent="a")) == ["of a"]
 
 
 @pytest.mark.parametrize("query", ['"', "NEAR(", "a AND", "* -", "'; DROP TABLE versions", "_", "", "\x00"])
@@ -293,6 +316,19 @@ async def test_legal_hold_keeps_a_record_and_a_namespace_until_it_is_lifted(stor
     assert set(gone.records) == {one.record, two.record}
 
 
+async def test_legal_hold_keeps_who_wrote_a_record_too(store: MemoryStore) -> None:
+    one = await store.add("acme", draft("one", subjects=("user:ana",)))
+    two = await store.add("acme", draft("two", namespace="case"))
+    await store.set_status("acme", two.record, Status.ACTIVE, USER)
+    await store.set_hold("acme", one.record, Entity("user", "user:law"), "a dispute")
+    await store.set_hold("acme", "case/", Entity("user", "user:law"), "a dispute")
+    before = await _everything(store, "acme", "")
+
+    await store.erase_subject("acme", "user:ana", REVIEWER)
+
+    assert await _everything(store, "acme", "") == before
+
+
 async def test_sweep_erases_what_is_over_and_nothing_else(store: MemoryStore, clock: Clock) -> None:
     own = await store.add("acme", draft("own", retain_until_ms=clock.ms + 10))
     short = await store.add("acme", draft("short", namespace="chat"))
@@ -303,6 +339,37 @@ async def test_sweep_erases_what_is_over_and_nothing_else(store: MemoryStore, cl
 
     assert set(swept.records) == {own.record, short.record}
     assert await texts(store) == ["kept"]
+
+
+@pytest.mark.parametrize("first_goes", [True, False])
+async def test_record_that_was_swept_in_part_is_as_it_is_without_that_part(
+    store: MemoryStore, clock: Clock, first_goes: bool
+) -> None:
+    ends = clock.ms + 10
+    goes, stays = (ends, None) if first_goes else (None, ends)
+    first = await store.add("acme", draft("then", valid_from_ms=0, valid_to_ms=100, retain_until_ms=goes))
+    await store.supersede("acme", first.record, draft("now", valid_from_ms=200, retain_until_ms=stays))
+    clock.ms += 10
+    await store.sweep("acme", {})
+
+    last = await store.set_status("acme", first.record, Status.QUARANTINED, REVIEWER)
+
+    waiting = await store.history(await view_of(store, statuses=frozenset({Status.QUARANTINED})), first.record)
+    assert list(waiting) == [last]
+    assert last.text == ("now" if first_goes else "then")
+
+
+async def test_rollback_to_what_was_swept_restores_nothing(store: MemoryStore, clock: Clock) -> None:
+    good = await store.add("acme", draft("good", valid_from_ms=0, retain_until_ms=clock.ms + 10))
+    clock.ms += 10
+    await store.supersede("acme", good.record, draft("bad", valid_from_ms=0, source=TOOL))
+    await store.sweep("acme", {})
+
+    done = await store.rollback("acme", SourceMatch(type=SourceType.TOOL), 0, REVIEWER)
+
+    assert (done.restored, done.retracted) == ((), (good.record,))
+    history = await store.history(await view_of(store, statuses=ALL), good.record)
+    assert [one.status for one in history] == [Status.ERASED, Status.ACTIVE, Status.RETRACTED]
 
 
 async def test_texts_without_a_vector_of_an_embedder_are_known(store: MemoryStore) -> None:

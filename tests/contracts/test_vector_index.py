@@ -127,6 +127,22 @@ async def test_erased_and_swept_texts_are_gone_and_the_others_stay(pair: Pair, c
     assert await pair.near() == ["later", "stays"]
 
 
+async def test_version_that_was_swept_is_not_found_by_the_text_that_a_later_one_has(pair: Pair, clock: Clock) -> None:
+    swept = await pair.store.add("acme", draft("kept", valid_from_ms=0), embedded(*NORTH))
+    await pair.store.add("acme", draft("further away"), embedded(*EAST))
+    then = await view_of(pair.store, as_of_recorded_ms=clock.ms)
+    assert await pair.near(then) == ["kept", "further away"]
+    clock.ms += 10
+    await pair.store.set_status("acme", swept.record, Status.ACTIVE, REVIEWER)
+    clock.ms += 10
+    await pair.store.add("acme", draft("x"))
+
+    await pair.store.sweep("acme", {"facts": 15})
+
+    assert await pair.near(then, limit=1) == []
+    assert await pair.near() == ["kept"]
+
+
 async def test_vector_that_comes_later_is_found_from_then_on(pair: Pair) -> None:
     await pair.store.add("acme", draft("late"))
     before = await pair.near()

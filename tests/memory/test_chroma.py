@@ -5,8 +5,10 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 import anyio
 import httpx
@@ -22,6 +24,8 @@ from tests.memory.drafts import MODEL, REVIEWER, Clock, draft, embedded, vector,
 
 pytestmark = pytest.mark.anyio
 NORTH = (1.0, 0.0, 0.0, 0.0)
+UNIT = (0.5, -0.5, 0.5, -0.5)
+"""Of length 1: any other is another number in Chroma's files."""
 
 
 @pytest.fixture
@@ -96,6 +100,96 @@ async def test_what_was_erased_while_nobody_was_there_is_gone_at_the_start(store
     files = [path.read_bytes() for path in (tmp_path / "chroma").rglob("*") if path.is_file()]
     assert not any(vector(0.111, 0.222, 0.333, 0.444) in data for data in files)
     assert await count(store, index) == 5
+    await index.aclose()
+
+
+MANY: Final = 1_000
+"""So many vectors Chroma writes to the files of an index; fewer wait in its list."""
+
+
+async def filled(store: SqliteMemory, place: Path) -> str:
+    """Make an index that has files; the record of a vector in them."""
+    added = await store.add("acme", draft("in a file"), embedded(*UNIT))
+    async with anyio.create_task_group() as tasks:
+        for number in range(MANY):
+            tasks.start_soon(store.add, "acme", draft(f"more {number}"), embedded(1, number % 37, number, number**2))
+    index = await opened(store, place)
+    assert len(await index.nearest(await view_of(store), vector(*NORTH), 2 * MANY)) == MANY + 6
+    await index.aclose()
+    assert vector(*UNIT) in file_of(place, "data_level0.bin").read_bytes()
+    return added.record
+
+
+def file_of(place: Path, name: str) -> Path:
+    (found,) = place.glob(f"*/*/{name}")
+    return found
+
+
+@pytest.mark.parametrize("lost", ["missing", "empty"])
+async def test_vectors_whose_list_is_lost_do_not_stay_in_the_directory(
+    store: SqliteMemory, tmp_path: Path, lost: str
+) -> None:
+    record = await filled(store, tmp_path / "chroma")
+    await store.erase_records("acme", [record], REVIEWER)
+    for file in (tmp_path / "chroma").glob("*/chroma.sqlite3"):  # a crash after the first file that a drop deletes
+        file.unlink() if lost == "missing" else file.write_bytes(b"")
+
+    index = await opened(store, tmp_path / "chroma")
+
+    assert len(await index.nearest(await view_of(store), vector(*NORTH), 2 * MANY)) == MANY + 5
+    files = [path.read_bytes() for path in (tmp_path / "chroma").rglob("*") if path.is_file()]
+    assert not any(vector(*UNIT) in data for data in files)
+    await index.aclose()
+
+
+def _cut(data: bytes) -> bytes:
+    return data[: len(data) // 2]
+
+
+def _zeros(data: bytes) -> bytes:
+    return bytes(len(data))
+
+
+def _ones(data: bytes) -> bytes:
+    return b"\xff" * len(data)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"), [("header.bin", _cut), ("link_lists.bin", _zeros), ("data_level0.bin", _ones)]
+)
+async def test_index_that_would_lead_chroma_out_of_its_memory_is_made_again(
+    store: SqliteMemory, tmp_path: Path, name: str, damage: Callable[[bytes], bytes], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    await filled(store, tmp_path / "chroma")
+    await (await opened(store, tmp_path / "chroma")).aclose()
+    assert "made again" not in caplog.text, "an index that is whole is kept"
+    file = file_of(tmp_path / "chroma", name)
+    file.write_bytes(damage(file.read_bytes()))
+
+    index = await opened(store, tmp_path / "chroma")  # this process would end here
+
+    assert len(await index.nearest(await view_of(store), vector(*NORTH), 2 * MANY)) == MANY + 6
+    await index.aclose()
+
+
+async def test_many_of_the_same_vector_hide_no_other(store: SqliteMemory, tmp_path: Path) -> None:
+    async with anyio.create_task_group() as tasks:
+        for number in range(1_000):
+            tasks.start_soon(store.add, "acme", draft(f"same {number}", labels=("hidden",)), embedded(0, 0, 1, 0))
+    index = await opened(store, tmp_path / "chroma")
+    view = await view_of(store)
+    narrow = replace(view, classes=frozenset(one for one in view.classes if not one.labels))
+
+    hits = await index.nearest(narrow, vector(0, 0, 1, 0), 10)
+
+    found = await store.fetch(narrow, [hit.row for hit in hits])
+    assert sorted(one.text for one in found.values()) == [f"text {number}" for number in range(5)]
+    assert len(await index.nearest(view, vector(0, 0, 1, 0), 2_000)) == 1_005
+    first = next(iter(found.values()))
+    await store.erase_records("acme", [first.record], REVIEWER)
+    await index.purge("acme")
+    assert len(await index.nearest(narrow, vector(0, 0, 1, 0), 10)) == 4
     await index.aclose()
 
 

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.anyio
 MARK = "zqxmarker"
 ANA = "user:zqxmarker-ana"
 FRESH = 0x5A
-MARKED = (0.123456, 0.654321, 0.987654, -0.456789)
+MARKED = (0.5, -0.5, 0.5, -0.5)
 
 
 def traces(place: Path) -> dict[str, int]:

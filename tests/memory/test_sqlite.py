@@ -14,8 +14,8 @@ import pytest
 from adapters.memory.sqlite import SqliteMemory, open_memory
 from gateway.errors import ConfigError
 from gateway.memory.ports import MemoryConflict, MemoryUnavailable
-from gateway.memory.records import Reach, Version
-from tests.memory.drafts import Clock, draft, view_of
+from gateway.memory.records import Reach, Status, Version
+from tests.memory.drafts import ALL, REVIEWER, Clock, draft, view_of
 
 pytestmark = pytest.mark.anyio
 
@@ -203,6 +203,25 @@ async def test_full_disk_refuses_what_it_cannot_keep_and_loses_nothing_that_it_k
     assert set(kept.split()) | {after} == texts
     assert refused == "the memory cannot answer now: see the gateway's log"
     assert b"memory: " in done.stderr
+    await store.aclose()
+
+
+async def test_everything_is_of_one_moment_whatever_is_written_while_it_is_read(tmp_path: Path) -> None:
+    store = await open_memory(tmp_path / "memory.db", clock_ms=Clock())
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as tasks:
+            for number in range(1_100):
+                tasks.start_soon(store.add, "acme", draft(str(number), valid_from_ms=0))
+        view = await view_of(store, statuses=ALL)
+        before = [one async for one in store.everything(view)]
+
+        reading = aiter(store.everything(view))
+        read = [await anext(reading)]
+        await store.supersede("acme", before[-1].record, draft("corrected", valid_from_ms=0))
+        await store.set_status("acme", before[-2].record, Status.RETRACTED, REVIEWER)
+        read += [one async for one in reading]
+
+    assert read == before
     await store.aclose()
 
 
