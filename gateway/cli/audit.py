@@ -123,6 +123,8 @@ def _tail(args: argparse.Namespace, *, wait: Callable[[float], None] = time.slee
                 print(write(body), flush=True)
     except KeyboardInterrupt:
         return OK
+    except BrokenPipeError:
+        raise  # the reader has seen enough: `main` knows that this is no failure
     except (Unverifiable, OSError, sqlite3.Error) as exc:
         return _cannot(exc)
     return OK
@@ -133,9 +135,12 @@ def _as_stored(body: bytes) -> str:
 
 
 def _export(args: argparse.Namespace) -> int:
+    log = args.data / "audit"
     try:
-        done = export_tiles(args.data / "audit", args.target)
-    except (BadNote, OSError, sqlite3.Error) as exc:
+        if not log.is_dir():
+            raise Unverifiable(f"{log}: there is no audit log here")
+        done = export_tiles(log, args.target)
+    except (Unverifiable, BadNote, OSError, sqlite3.Error) as exc:
         return _cannot(exc)
     print(f"{args.target}: records {done.first} to {done.checkpoint.size - 1}, {done.files} files written")
     return OK

@@ -7,11 +7,14 @@ import json
 from importlib.util import find_spec
 from pathlib import Path
 
+from adapters.pdp.checks import examine
 from gateway.app.a2a import NEEDS_GRPC, has_grpc
 from gateway.app.boxes import faults_of
 from gateway.app.bundles import remarks as policy_remarks
 from gateway.cli.main import NOT_AS_IT_SHOULD_BE, OK, Commands
 from gateway.cli.options import add_config, config_path
+from gateway.cli.policy_files import load as load_policy
+from gateway.cli.policy_files import refusals
 from gateway.cli.programs import find_own_programs
 from gateway.config import Settings, load
 from gateway.config.memory import FILE as MEMORY
@@ -63,7 +66,7 @@ def _look(path: Path, *, follow: bool) -> tuple[Faults, str, Faults]:
     except ConfigError as error:
         return list(error.faults), "", []
     faults = [*_missing_places(settings), *faults_of(settings), *_missing_grpc(settings), *_models(settings)]
-    faults += [*_memory(settings), *_missing_extras(settings)]
+    faults += [*_policy(settings), *_memory(settings), *_missing_extras(settings)]
     return [*faults, *(unresolved(settings) if follow else [])], _summary(settings), policy_remarks(settings.policy)
 
 
@@ -77,6 +80,17 @@ def _missing_places(settings: Settings) -> Faults:
         if upstream.command and not upstream.cwd.is_dir():
             found.append((f"upstreams.{name}.cwd", f"{upstream.cwd} is not a directory"))
     return found
+
+
+def _policy(settings: Settings) -> Faults:
+    """What keeps the rules from being activated; those of a bundle or of an AuthZEN server are not here."""
+    policy = settings.policy
+    if policy.engine == "authzen" or policy.from_bundle or not policy.path.exists():
+        return []
+    bundle, found = load_policy([policy.path])
+    if bundle is not None:
+        found = refusals(bundle, examine(bundle))
+    return [("policy.path", str(fault)) for fault in found]
 
 
 def _models(settings: Settings) -> Faults:

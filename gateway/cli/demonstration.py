@@ -52,7 +52,9 @@ async def demonstrate(url: str, key: str, admin_key: str, upstreams: Sequence[st
     try:
         everything = await _tools(url, admin_key, expected)
         shown.extend(await _calls(url, key, expected))
-        shown.append(_filtered(await _tools(url, key, []), everything, must_hide="time" in expected))
+        # Where nothing is configured that a developer may not do, nothing is hidden.
+        must_hide = any(name.partition("__")[0] in expected for name, _ in DENIED)
+        shown.append(_filtered(await _tools(url, key, []), everything, must_hide=must_hide))
     except* (MCPError, httpx2.HTTPError, OSError) as group:
         shown.append(Shown("connection", False, "use the gateway as a client: it did not answer", str(_leaf(group))))
     return shown
@@ -101,7 +103,8 @@ def _filtered(seen: Sequence[str], everything: Sequence[str], *, must_hide: bool
     hidden = sorted(set(everything) - set(seen))
     ok = set(seen) <= set(everything) and (bool(seen and hidden) or not must_hide)
     title = f"list the tools: {len(seen)} of {len(everything)} shown to the role developer"
-    return Shown("filtered", ok, title, f"hidden: {', '.join(hidden[:6])}{', ...' if len(hidden) > 6 else ''}")
+    named = f"{', '.join(hidden[:6])}{', ...' if len(hidden) > 6 else ''}"
+    return Shown("filtered", ok, title, f"hidden: {named or 'none'}")
 
 
 async def _call(client: Client, name: str, arguments: dict[str, object]) -> CallToolResult | str:

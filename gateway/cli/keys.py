@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
@@ -97,7 +98,8 @@ async def _create(args: argparse.Namespace, store: StateStore) -> int:
         _print_json({**_row(key, now_s), "key": text})
         return OK
     print(text)
-    print(f"\nkey {key.id} for {key.subject_id}, {_until(key)}: keep it now, it is not shown again")
+    # Beside the output, so that `interlock keys create ... > bo.key` makes a file that `--key-file` takes.
+    print(f"\nkey {key.id} for {key.subject_id}, {_until(key)}: keep it now, it is not shown again", file=sys.stderr)
     return OK
 
 

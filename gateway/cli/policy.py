@@ -26,8 +26,8 @@ from gateway.cli.policy_files import Verbs, add_json, add_path, load, plain, pri
 from gateway.config.fields import policy_library
 
 _DESCRIPTION: Final = (
-    "Say everything that keeps the policy from being activated, and references to parts of the question that do not"
-    " exist. Notes are no faults. Exit code 1 if there is a fault."
+    "Say everything that keeps the policy from being activated but its own tests (`interlock policy test`), and"
+    " references to parts of the question that do not exist. Notes are no faults. Exit code 1 if there is a fault."
 )
 
 
@@ -48,7 +48,9 @@ def add_parser(commands: Commands) -> None:
 
 def _add_check(verbs: Verbs) -> None:
     verb = verbs.add_parser(
-        "check", help="say everything that keeps the policy from being activated", description=_DESCRIPTION
+        "check",
+        help="say everything that keeps the policy from being activated but its tests",
+        description=_DESCRIPTION,
     )
     add_json(verb)
     add_path(verb)

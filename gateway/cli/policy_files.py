@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Protocol, cast
 
 from adapters.pdp.bundle import Bundle, Fault, PolicyRefused, load_bundle
-from adapters.pdp.checks import examine
+from adapters.pdp.checks import Examined, examine
+from adapters.pdp.policytests import run_tests
 from adapters.pdp.rules import Program
 from gateway import codec
 from gateway.cli.main import CommandFailed
@@ -48,6 +49,11 @@ def load(paths: Sequence[Path] | None) -> tuple[Bundle | None, list[Fault]]:
         return load_bundle([library, *chosen]), []
     except PolicyRefused as refused:
         return None, list(refused.faults)
+
+
+def refusals(bundle: Bundle, examined: Examined) -> list[Fault]:
+    """What keeps a policy from being activated: its faults or, where it has none, its tests that fail."""
+    return list(examined.faults) or run_tests(bundle).faults
 
 
 def usable(paths: Sequence[Path] | None) -> tuple[Bundle, Program]:

@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from adapters.pdp.bundle import PolicyRefused, load_bundle
+from adapters.pdp.checks import examine
 from adapters.pdp.engine import EngineFailure, RegoEngine
 from gateway import codec
 from gateway.audit.report import Unverifiable
 from gateway.audit.verify import verify_log
 from gateway.cli.findings import Finding, good, optional, wrong
+from gateway.cli.policy_files import load, refusals
 from gateway.cli.sockets import CONNECT_S, ask, port_of
-from gateway.config import Settings, Upstream, policy_library
+from gateway.config import Settings, Upstream
 
 QUICK_BYTES: Final = 64 * 1024 * 1024
 SHOWN_LINES: Final = 5
@@ -35,15 +36,21 @@ STRANGER: Final[Mapping[str, object]] = {
 
 
 def policy(settings: Settings) -> Finding:
-    """Whether the engine answers, and answers no to somebody unknown."""
+    """Whether the rules can be activated, and the engine answers no to somebody unknown."""
     if settings.policy.engine == "opa":
         return _opa(settings.policy.url)
+    if settings.policy.engine == "authzen" or settings.policy.from_bundle:
+        return good("policy", f"is that of {settings.policy.url}, which was not asked")
+    bundle, faults = load([settings.policy.path])
+    if bundle is not None:
+        faults = refusals(bundle, examine(bundle))
+    if bundle is None or faults:
+        return wrong("policy", f"is refused: {faults[0]}", "interlock check")
     try:
-        bundle = load_bundle([policy_library(), settings.policy.path])
         engine = RegoEngine(bundle.modules, bundle.data)
         answer = codec.loads(engine.evaluate("data.interlock.decision", codec.dumps(STRANGER)))
-    except (PolicyRefused, EngineFailure, OSError) as exc:
-        return wrong("policy", f"cannot decide: {exc}", f"interlock policy check {settings.policy.path}")
+    except EngineFailure as exc:
+        return wrong("policy", f"cannot decide: {exc}", f"interlock policy check --path {settings.policy.path}")
     if not isinstance(answer, dict) or answer.get("decision") is not False:
         return wrong(
             "policy", "permits an unknown caller an unknown tool", f"look at the rules in {settings.policy.path}"

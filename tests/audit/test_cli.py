@@ -5,6 +5,9 @@ from __future__ import annotations
 import argparse
 import functools
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -128,8 +131,9 @@ def test_export_is_written_and_verified(tmp_path: Path, capsys: pytest.CaptureFi
     assert "records 0 to 5, 2 files written" in capsys.readouterr().out
 
 
-def test_export_of_nothing_is_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "audit").mkdir()
+@pytest.mark.parametrize("place", ["audit", "else"], ids=["empty", "missing"])
+def test_export_of_nothing_is_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str], place: str) -> None:
+    (tmp_path / place).mkdir()
 
     code = interlock("export", "--data", str(tmp_path), str(tmp_path / "tiles"))
 
@@ -150,6 +154,18 @@ def test_tail_shows_the_newest_records(tmp_path: Path, capsys: pytest.CaptureFix
         "  decision=decision-2  trace=0af7651916cd43dd8448eb211c80319c  reasons=rules.data.sql_only  6.0ms"
     )
     assert "agent" not in lines[2]
+
+
+def test_reader_that_has_seen_enough_is_no_failure(tmp_path: Path) -> None:
+    mixed_log(tmp_path)
+    reading, writing = os.pipe()
+    os.close(reading)
+
+    command = [sys.executable, "-m", "gateway", "audit", "tail", "--data", str(tmp_path)]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize(

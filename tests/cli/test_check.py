@@ -64,6 +64,30 @@ def test_policies_that_are_not_there_are_a_fault(tmp_path: Path, capsys: pytest.
     assert f"policy.path: {tmp_path / 'rules'} does not exist" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("bad.rego", "package rules.bad\n\nallow if {\n", "bad.rego:"),
+        ("own_test.rego", "package tests.own\n\ntest_nothing if 1 == 2\n", "test_nothing"),
+        ("cases/own.json", '[{"name": "nobody may", "input": {}, "expect": {"decision": true}}]', "nobody may"),
+    ],
+    ids=["rules", "tests", "cases"],
+)
+def test_policies_that_a_gateway_would_refuse_to_start_with_are_a_fault(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, text: str, told: str
+) -> None:
+    file = tmp_path / "rules" / name
+    file.parent.mkdir(parents=True)
+    (tmp_path / "rules" / "own.rego").write_text("package rules.own\n\ndefault allow := false\n")
+    file.write_text(text)
+    words = write(tmp_path, '[policy]\npath = "rules"\n')
+
+    assert main([*words, "--json"]) == 1
+
+    faults = json.loads(capsys.readouterr().out)["faults"]
+    assert [(fault["path"], told in fault["what"]) for fault in faults] == [("policy.path", True)]
+
+
 def test_directory_of_an_upstream_that_is_not_there_is_a_fault(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

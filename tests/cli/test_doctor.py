@@ -145,6 +145,30 @@ def test_policies_that_cannot_decide_are_a_fault(tmp_path: Path, text: str | Non
     assert policy(settings(tmp_path, '[policy]\npath = "rules"\n')).state is State.WRONG
 
 
+def test_policies_that_a_gateway_would_refuse_are_named_with_a_command_that_says_more(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "rules").mkdir()
+    (tmp_path / "rules" / "bad.rego").write_text("package rules.bad\n\nallow if {\n")
+
+    config = tmp_path / "interlock.toml"
+    config.write_text('[policy]\npath = "rules"\n')
+
+    finding = policy(settings(tmp_path, config.read_text()))
+
+    assert finding.state is State.WRONG
+    assert "bad.rego:" in finding.what
+    assert main([*finding.remedy.split()[1:], "--config", str(config)]) == 1
+    assert "bad.rego:" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("engine", ["embedded", "authzen"])
+def test_policy_that_is_elsewhere_is_not_said_to_decide(tmp_path: Path, engine: str) -> None:
+    text = f'[policy]\nengine = "{engine}"\nurl = "http://127.0.0.1:9/x"\n'
+
+    assert "http://127.0.0.1:9/x, which was not asked" in policy(settings(tmp_path, text)).what
+
+
 def test_opa_is_asked_whether_it_is_there(tmp_path: Path) -> None:
     with http_server({"/health": (200, b"{}")}) as (url, _):
         there = policy(settings(tmp_path, f'[policy]\nengine = "opa"\nurl = "{url}"\n'))

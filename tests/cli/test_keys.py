@@ -61,6 +61,18 @@ def test_created_key_works_and_is_shown_only_once(tmp_path: Path, capsys: pytest
     assert not any(text.split("_")[2].encode() in file.read_bytes() for file in tmp_path.iterdir())
 
 
+def test_output_kept_in_a_file_is_a_key_that_other_commands_take(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert keys(tmp_path, "create", "--subject", "user:bo") == 0
+
+    told = capsys.readouterr()
+    (tmp_path / "bo.key").write_text(told.out)
+    assert "it is not shown again" in told.err
+    assert main(["budgets", "list", "--key-file", str(tmp_path / "bo.key"), "--url", "http://127.0.0.1:9"]) == 2
+    assert "no gateway answers at http://127.0.0.1:9" in capsys.readouterr().err
+
+
 def test_revoked_key_stops_working(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     keys(tmp_path, "create", "--subject", "agent:bot", "--json")
     made = json.loads(capsys.readouterr().out)

@@ -70,6 +70,18 @@ def test_first_run_shows_a_call_that_is_allowed_one_that_is_denied_and_a_filtere
 
 
 @pytest.mark.slow
+def test_configuration_with_nothing_to_hide_is_no_failure_of_the_demonstration(tmp_path: Path) -> None:
+    config = tmp_path / "interlock.toml"
+    listen = f"[listen]\nport = {free_port('127.0.0.1')}\n"
+    config.write_text(f'{listen}[upstreams.time]\ntype = "mcp"\ncommand = ["mcp-server-time"]\nsandbox = "none"\n')
+
+    shown = once(config)["demonstration"]
+
+    assert isinstance(shown, list)
+    assert [(one["name"], one["ok"]) for one in shown] == [("allowed", True), ("filtered", True)]
+
+
+@pytest.mark.slow
 def test_key_is_shown_on_the_first_run_only(tmp_path: Path) -> None:
     first = once(tmp_path / "interlock.toml")
 

@@ -74,7 +74,9 @@ def understood(words: list[str]) -> argparse.Namespace:
 @pytest.mark.parametrize("page", ["README.md", "gateway/a2a/README.md"])
 def test_commands_in_the_documentation_are_ones_that_can_be_given(page: str) -> None:
     blocks = re.findall(r"^```(\w*)\n(.*?)^```", (ROOT / page).read_text(), re.DOTALL | re.MULTILINE)
-    commands = [line.partition("  #")[0] for kind, block in blocks if kind in {"", "sh"} for line in block.splitlines()]
+    commands = [
+        re.split(r"  #| > ", line)[0] for kind, block in blocks if kind in {"", "sh"} for line in block.splitlines()
+    ]
     given = [shlex.split(line)[1:] for line in commands if line.startswith("interlock ")]
 
     assert len([understood(words) for words in given]) >= 4
